@@ -1,0 +1,91 @@
+"""Executing a chapter, and storing what came out of it as the outputs that the book shows."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from smallnets.book.records import hashes, write_record
+
+KEPT_METADATA = ("kernelspec", "language_info")
+
+
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
+    """Run a chapter from top to bottom with papermill, and return the executed notebook in
+    `folder`.
+
+    Raises:
+        ValueError: the chapter has no parameter of that name; the message lists those it has.
+        papermill.PapermillExecutionError: a cell failed; the notebook up to there lies in `folder`.
+    """
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{notebook.name} has the parameters {', '.join(known)}; got {', '.join(unknown)}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / notebook.name
+    environment = {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    previous = {name: os.environ.get(name) for name in environment}
+    os.environ |= environment
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            {"output_dir": str(folder), **parameters},
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar=True,
+            start_timeout=120,
+        )
+    finally:
+        for name, value in previous.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return executed
+
+
+def completed_record(executed: Path, notebook: Path, command: str) -> dict[str, Any]:
+    """The record that the run wrote, with the command and the hashes of what it ran."""
+    record = json.loads(executed.with_suffix(".record.json").read_text())
+    return {**record, "command": command, "hashes": hashes(notebook, record["imports"])}
+
+
+def store(executed: Path, notebook: Path, command: str) -> None:
+    """Take outputs and execution counts into the chapter, and put its record beside it.
+
+    The chapter's own cells, parameters and metadata stay; what papermill added goes.
+    """
+    source, run = (nbformat.read(path, as_version=4) for path in (notebook, executed))
+    ran = {cell.id: cell for cell in run.cells}
+    counts = iter(range(1, len(run.cells) + 1))
+    for cell in source.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [tidy(output) for output in ran[cell.id].outputs]
+            cell.execution_count = next(counts)
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+    source.metadata = {key: source.metadata[key] for key in KEPT_METADATA if key in source.metadata}
+    source.metadata.get("language_info", {}).pop("version", None)
+    nbformat.write(source, notebook)
+    write_record(
+        completed_record(executed, notebook, command), notebook.with_suffix(".record.json")
+    )
+
+
+def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An output without the metadata that changes from run to run."""
+    if output.output_type in ("display_data", "execute_result"):
+        output.metadata = {
+            key: value for key, value in output.metadata.items() if key != "papermill"
+        }
+    return output
+
+
+def keep_result(executed: Path, notebook: Path, path: Path, command: str) -> None:
+    """Keep the record of a long run among the book's results."""
+    write_record(completed_record(executed, notebook, command), path)

@@ -1,0 +1,161 @@
+"""The command line: a thin layer over papermill, which works on the chapters directly as well."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Run the chapters of Small Networks and look at their data."""
+
+
+def main() -> None:
+    """Entry point: errors in what was asked for are one line, not a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        click.echo(f"smallnets: {error}", err=True)
+        sys.exit(2)
+
+
+@cli.command("list")
+@click.option("--chapters", "folder", default="chapters", help="Folder with the notebooks.")
+def list_chapters(folder: str) -> None:
+    """List the twelve chapters and which of them can be run."""
+    for one in CHAPTERS:
+        state = "written" if (Path(folder) / one.notebook).exists() else "planned"
+        click.echo(f"{one.number}  {state:8}{one.part:15}{one.title}")
+
+
+@cli.command()
+@click.argument("numbers", nargs=-1)
+@click.option("--scale", default="small", show_default=True, help="smoke, small or paper.")
+@click.option(
+    "-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="A chapter's parameter."
+)
+@click.option(
+    "--chapters", "folder", default="chapters", show_default=True, help="Folder with the notebooks."
+)
+@click.option(
+    "--output-dir",
+    default="runs",
+    show_default=True,
+    help="Executed notebooks, records, finished trainings.",
+)
+@click.option(
+    "--store", is_flag=True, help="Write outputs and record back into the chapters' folder."
+)
+@click.option("--result", metavar="NAME", help="Keep the record as book/results/NAME.json.")
+def run(
+    numbers: tuple[str, ...],
+    scale: str,
+    pairs: tuple[str, ...],
+    folder: str,
+    output_dir: str,
+    store: bool,
+    result: str | None,
+) -> None:
+    """Execute chapters (all that are written, unless NUMBERS such as 02 are given)."""
+    from smallnets.book import execution
+
+    parameters = dict(map(parse_parameter, pairs))
+    for one in written_chapters(numbers, Path(folder)):
+        notebook = Path(folder) / one.notebook
+        target = Path(output_dir).resolve() / one.stem
+        began = time.monotonic()
+        executed = execution.execute(notebook, target, {"scale": scale, **parameters})
+        click.echo(f"{one.number}: {time.monotonic() - began:.0f} s, {os.path.relpath(executed)}")
+        command = " ".join(
+            [
+                "smallnets run",
+                one.number,
+                f"--scale {scale}",
+                *(f"-p {shown(pair)}" for pair in pairs),
+            ]
+        )
+        if store:
+            execution.store(executed, notebook, command)
+        if result:
+            execution.keep_result(
+                executed,
+                notebook,
+                Path(folder).parent / "book" / "results" / f"{result}.json",
+                command,
+            )
+
+
+def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:
+    """The chapters asked for, or all that have a notebook in `folder`."""
+    chosen = [chapter(number) for number in numbers] or [
+        one for one in CHAPTERS if (folder / one.notebook).exists()
+    ]
+    for one in chosen:
+        if not (folder / one.notebook).exists():
+            raise ValueError(
+                f"chapter {one.number} is not written: {folder / one.notebook} does not exist"
+            )
+    if not chosen:
+        raise ValueError(
+            f"no chapter found in {folder}; use --chapters to name the folder with the notebooks"
+        )
+    return chosen
+
+
+def parse_parameter(pair: str) -> tuple[str, Any]:
+    """NAME=VALUE, with the value as a number, truth value or None where it reads as one."""
+    from papermill.cli import _resolve_type
+
+    name, equals, value = pair.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
+    return name, _resolve_type(value)
+
+
+def shown(pair: str) -> str:
+    """A parameter as it is recorded: a file by its name alone, wherever it lay."""
+    name, _, value = pair.partition("=")
+    kind, colon, file = value.rpartition(":")
+    return f"{name}={kind}{colon}{Path(file).name if colon else value}"
+
+
+@cli.command("data")
+@click.argument("name", required=False)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False),
+    help="Write a sheet of training images to this PNG file.",
+)
+def show_data(name: str | None, picture: str | None) -> None:
+    """Describe the data set NAME (made or downloaded if need be), or list the names."""
+    from smallnets import data
+
+    if name is None:
+        click.echo("\n".join(data.names()))
+        return
+    dataset = data.load(name)
+    click.echo(repr(dataset))
+    click.echo(f"classes: {', '.join(dataset.class_names)}")
+    if picture:
+        from matplotlib.image import imsave
+
+        count = min(100, len(dataset.x_train) // 10 * 10)
+        rows = (
+            dataset.x_train[:count].unflatten(0, (-1, 10)).permute(0, 3, 1, 4, 2)
+        )  # row, height, column, width, channel
+        sheet = (
+            rows.reshape(rows.shape[0] * rows.shape[1], -1, dataset.channels).squeeze(-1).numpy()
+        )
+        imsave(picture, sheet, cmap="gray")
+        click.echo(f"wrote {picture}")

@@ -1,0 +1,1 @@
+"""Distillation: making a small network learn from a large one."""

@@ -1,0 +1,99 @@
+"""The losses that every later method is compared with: soft targets and attention transfer."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallnets import checks
+
+
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+    r"""Soft-target loss of Hinton et al. (2015): :math:`T^2\,\mathrm{KL}(p_T^\tau \| p_S^\tau)`.
+
+    Summed over classes, mean over the batch; the factor T^2 keeps the size of the gradient when the
+    temperature T changes.
+
+    Args:
+        student_logits, teacher_logits: (batch, classes).
+        temperature: both softmaxes are taken of logits / temperature.
+
+    Returns:
+        A scalar in nats, float32 or wider.
+
+    Raises:
+        ValueError: shapes differ or are not (batch, classes), or the temperature is not above 0.
+    """
+    checks.above("temperature", temperature, 0)
+    if (
+        student_logits.shape != teacher_logits.shape
+        or student_logits.dim() != 2
+        or student_logits.numel() == 0
+    ):
+        raise ValueError(
+            "student and teacher logits must both be (batch, classes) and not empty; "
+            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        )
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def attention_map(features: Tensor, p: float = 2.0) -> Tensor:
+    """Where a layer looks: the mean over channels of |activation|^p, flattened and scaled to length
+    1.
+
+    Zagoruyko & Komodakis (2017), as in their published code.
+
+    Args:
+        features: (batch, channels, height, width).
+        p: exponent, above 0.
+
+    Returns:
+        (batch, height * width), rows of Euclidean length 1 (or 0 for an all-zero map).
+
+    Raises:
+        ValueError: the features are not four-dimensional, or p is not above 0.
+    """
+    checks.above("p", p, 0)
+    if features.dim() != 4:
+        raise ValueError(
+            f"attention maps need (batch, channels, height, width); got {tuple(features.shape)}"
+        )
+    activations = wide(features)
+    energy = activations.square() if p == 2 else activations.abs().pow(p)
+    return F.normalize(energy.mean(dim=1).flatten(1), dim=1, eps=1e-12)
+
+
+def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
+    """Attention-transfer loss of one layer pair: mean over batch and positions of the squared map
+    difference.
+
+    This is the published code's form (all published weights, such as beta = 1000, belong to it);
+    the paper's text has the norm unsquared. Where resolutions differ, the larger feature map is
+    average-pooled to the smaller.
+
+    Args:
+        student, teacher: (batch, channels, height, width); channels and resolution may differ.
+        p: exponent of `attention_map`.
+
+    Raises:
+        ValueError: as `attention_map`, or the batch sizes differ.
+    """
+    if student.dim() == teacher.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
+        height, width = (
+            min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True)
+        )
+        student, teacher = (
+            F.adaptive_avg_pool2d(wide(x), (height, width)) for x in (student, teacher)
+        )
+    student_map, teacher_map = attention_map(student, p), attention_map(teacher, p)
+    if student_map.shape != teacher_map.shape:
+        raise ValueError(
+            f"student and teacher must share the batch; got {len(student_map)} and {len(teacher_map)} images"
+        )
+    return (student_map - teacher_map).square().mean()
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32: sums of squares overflow or lose their differences in half precision."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()

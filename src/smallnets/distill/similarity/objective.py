@@ -1,0 +1,217 @@
+"""One objective for every method of the comparison: labels, soft targets, attention and
+similarities, weighted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.data import Dataset
+from smallnets.distill.classic import at_loss, kd_loss, wide
+from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
+from smallnets.training import Batch, Cohort, Observed, TrainSettings, fit, observe
+
+Layers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DistillationObjective:
+    """Weighted sum of the cross-entropy with the labels and what a teacher adds.
+
+    L = ce L_CE + kd L_KD + sp L_SP + at L_AT. The customary alpha of soft targets is ce = 1 -
+    alpha, kd = alpha.
+
+    Attributes:
+        ce, kd, sp, at: weights of the terms; a term of weight 0 is not computed. The paper calls sp
+            gamma and at beta.
+        temperature: of the soft targets.
+        sp_layers, at_layers: pairs (student's layer, teacher's layer). None stands for the last
+            stage of both (sp), and for all stages in order (at).
+        normalise: of the similarity matrices, see `similarity_matrix`.
+
+    Raises:
+        ValueError: a negative weight, no weight at all, a temperature not above 0, an unknown
+            normalisation.
+    """
+
+    ce: float = 1.0
+    kd: float = 0.0
+    sp: float = 0.0
+    at: float = 0.0
+    temperature: float = 4.0
+    sp_layers: Layers | None = None
+    at_layers: Layers | None = None
+    normalise: str = "row"
+
+    def __post_init__(self) -> None:
+        weights = {"ce": self.ce, "kd": self.kd, "sp": self.sp, "at": self.at}
+        for name, weight in weights.items():
+            checks.at_least(name, weight, 0)
+        checks.above("the sum of the weights ce, kd, sp, at", sum(weights.values()), 0)
+        checks.above("temperature", self.temperature, 0)
+        checks.one_of("normalise", self.normalise, NORMALISATIONS)
+
+    def __call__(
+        self, student: Observed, teacher: Observed, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted total and the unweighted terms that it is made of.
+
+        Args:
+            student, teacher: logits (batch, classes) and the features that the layer pairs name.
+            labels: (batch,).
+        """
+        terms: dict[str, Tensor] = {}
+        if self.ce:
+            terms["ce"] = F.cross_entropy(wide(student.logits), labels)
+        if self.kd:
+            terms["kd"] = kd_loss(student.logits, teacher.logits, self.temperature)
+        if self.sp:
+            pairs = self.sp_layers or ()
+            terms["sp"] = sp_loss(
+                [student.features[s] for s, _ in pairs],
+                [teacher.features[t] for _, t in pairs],
+                self.normalise,
+            )
+        if self.at:
+            pairs = self.at_layers or ()
+            losses = [at_loss(student.features[s], teacher.features[t]) for s, t in pairs]
+            terms["at"] = torch.stack(losses).sum()
+        total = torch.stack([getattr(self, name) * term for name, term in terms.items()]).sum()
+        return total, terms
+
+    def between(self, student: nn.Module, teacher: nn.Module) -> "DistillationObjective":
+        """The same objective with its default layers filled in from the stages of the two networks.
+        """
+        if not (self.sp and self.sp_layers is None) and not (self.at and self.at_layers is None):
+            return self
+        for role, network in (("student", student), ("teacher", teacher)):
+            if not hasattr(network, "stage_names"):
+                raise ValueError(
+                    f"sp_layers and at_layers must be given for a {role} without stage_names; got {type(network).__name__}"
+                )
+        stages = tuple(zip(student.stage_names, teacher.stage_names, strict=False))
+        ends = ((student.stage_names[-1], teacher.stage_names[-1]),)
+        return replace(self, sp_layers=self.sp_layers or ends, at_layers=self.at_layers or stages)
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The student's and the teacher's layers that the terms with a weight need."""
+        pairs = ((self.sp_layers or ()) if self.sp else ()) + (
+            (self.at_layers or ()) if self.at else ()
+        )
+        return tuple(dict.fromkeys(s for s, _ in pairs)), tuple(dict.fromkeys(t for _, t in pairs))
+
+
+@dataclass(frozen=True)
+class CohortDistillation:
+    """Objective of a cohort of students under one teacher, for `smallnets.training.fit`.
+
+    The teacher is in evaluation mode and gets no gradient; it sees the very images that the
+    students see, once for all of them. The loss is the sum over the students, whose gradients are
+    independent.
+    """
+
+    teacher: nn.Module
+    objectives: Mapping[str, DistillationObjective]
+
+    def __call__(self, cohort: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        wanted = dict.fromkeys(
+            layer for one in self.objectives.values() for layer in one.layers()[1]
+        )
+        with torch.no_grad():
+            teacher = observe(self.teacher.eval(), batch.images, tuple(wanted))
+        logged, totals = {}, []
+        for name, student in cohort(batch.images).items():
+            total, terms = self.objectives[name](student, teacher, batch.labels)
+            logged |= {f"{name}/{term}": value for term, value in terms.items()}
+            totals.append(total)
+        return {"loss": torch.stack(totals).sum(), **logged}
+
+
+def distil(
+    students: Mapping[str, nn.Module],
+    teacher: nn.Module,
+    dataset: Dataset,
+    objectives: Mapping[str, DistillationObjective],
+    settings: TrainSettings,
+    *,
+    seed: int,
+    keep: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train students side by side under one teacher, each with its own objective, and return the
+    log.
+
+    Args:
+        students: name -> network, trained in place. Names of layers in the objectives are theirs.
+        teacher: stays as it is, bit for bit.
+        dataset: students learn from its training part.
+        objectives: name -> objective, one for every student.
+        settings: of the training.
+        seed: of the order of images and their augmentation.
+        keep: folder for the finished training, see `fit`.
+
+    Returns:
+        One dictionary an epoch: "loss" (sum over the students) and the unweighted "student/term"
+            means.
+
+    Raises:
+        ValueError: names of students and objectives differ, student and teacher do not both fit the
+            images, they have other classes, a layer does not exist, or a batch of one image is to
+            be compared within itself.
+    """
+    if set(students) != set(objectives) or not students:
+        raise ValueError(
+            f"every student needs an objective; got students {sorted(students)}, objectives {sorted(objectives)}"
+        )
+    full = {name: objectives[name].between(student, teacher) for name, student in students.items()}
+    if settings.batch_size < 2 and any(one.sp for one in full.values()):
+        raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
+    _check_fit(students, teacher, dataset, full)
+    cohort = Cohort(students, {name: one.layers()[0] for name, one in full.items()})
+    teacher.to(settings.accelerator, memory_format=torch.channels_last)
+    history = fit(
+        cohort,
+        dataset,
+        settings,
+        seed=seed,
+        objective=CohortDistillation(teacher, full),
+        keep=keep,
+        label="students",
+    )
+    teacher.to("cpu", memory_format=torch.contiguous_format)
+    return history
+
+
+def _check_fit(
+    students: Mapping[str, nn.Module],
+    teacher: nn.Module,
+    dataset: Dataset,
+    objectives: Mapping[str, DistillationObjective],
+) -> None:
+    """Push two images through every network before any training, and say clearly what does not fit.
+    """
+    images = dataset.normalise(dataset.x_train[:2])
+    needed = {layer for one in objectives.values() for layer in one.layers()[1]}
+    trial = {"teacher": (teacher, tuple(needed))}
+    trial |= {
+        f"student {name!r}": (student, objectives[name].layers()[0])
+        for name, student in students.items()
+    }
+    for name, (network, layers) in trial.items():
+        training = network.training
+        try:
+            with torch.no_grad():
+                classes = observe(network.eval(), images, layers).logits.shape[1]
+        except RuntimeError as error:
+            shape = tuple(images.shape[1:])
+            raise ValueError(
+                f"{name} does not take the dataset's images of shape {shape}: {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            network.train(training)
+        if classes != dataset.num_classes:
+            raise ValueError(f"{name} has {classes} classes; the dataset has {dataset.num_classes}")

@@ -1,0 +1,84 @@
+"""How long a forward pass takes on this machine."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from smallnets.checks import above, whole
+from smallnets.measure.evaluation import evaluating, example_input
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# The timer looks for compilers, and would warn of a CUDA toolkit on a machine without a GPU.
+with _quiet(logging.getLogger("torch.utils.cpp_extension")):
+    from torch.utils.benchmark import Timer
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds per forward pass, and how they were measured."""
+
+    median: float
+    low: float  # lower quartile
+    high: float  # upper quartile
+    runs: int  # forward passes timed
+    threads: int
+    warm_up: int  # forward passes before the first timed one
+    batch: int
+
+
+def latency(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    threads: int = 1,
+    *,
+    batch: int = 1,
+    warm_up: int = 5,
+    seconds: float = 0.5,
+) -> Latency:
+    """Time the model's forward pass in evaluation mode, on its own device and in its own dtype.
+
+    Passes are timed in blocks long enough for the clock; the quartiles are those of the blocks'
+    means. The number of threads is set for the measurement alone. On a GPU every block waits for
+    the device.
+
+    Args:
+        model: takes a batch `(batch, *input_shape)` of floats.
+        input_shape: one example's shape, such as (3, 32, 32).
+        threads: CPU threads of torch's operations.
+        batch: examples per forward pass.
+        warm_up: untimed passes before the first timed one; torch adds some of its own.
+        seconds: time to spend on timing; at least one block is timed.
+
+    Raises:
+        ValueError: if a size is below 1, or `seconds` is not above 0.
+    """
+    whole("threads", threads, 1)
+    whole("warm_up", warm_up, 1)
+    above("seconds", seconds, 0)
+    example = example_input(model, input_shape, batch)
+    timer = Timer(
+        "model(example)", globals={"model": model, "example": example}, num_threads=threads
+    )
+    with evaluating(model), torch.inference_mode():
+        timer.timeit(warm_up)
+        result = timer.blocked_autorange(min_run_time=seconds)
+    times = torch.tensor(result.times, dtype=torch.float64)
+    low, median, high = times.quantile(
+        torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    ).tolist()
+    runs = result.number_per_run * len(result.times)
+    return Latency(median, low, high, runs, threads, warm_up, batch)

@@ -1,0 +1,57 @@
+"""The folder for what is made once and kept: where it is, how its files are named and written.
+
+A file is named by the content that decides it (settings, data, the source code that made it), so a
+changed setting or a changed library never meets an old file.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+SOURCE = Path(__file__).parent
+
+
+def cache_directory() -> Path:
+    """Folder for generated data and finished trainings: $SMALLNETS_CACHE, or ~/.cache/smallnets."""
+    return Path(os.environ.get("SMALLNETS_CACHE") or Path.home() / ".cache" / "smallnets")
+
+
+def content_key(**content: Any) -> str:
+    """Sixteen hexadecimal digits that change when any JSON-representable `content` changes.
+
+    Dataclasses and other objects are represented by their `repr`.
+    """
+    text = json.dumps(content, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def source_digest(*parts: str) -> str:
+    """SHA-256 over the library's Python files below `parts` (such as "data", "training/loop.py").
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        path = SOURCE / part
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            digest.update(file.relative_to(SOURCE).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it if the block ends well, and is removed if
+    not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

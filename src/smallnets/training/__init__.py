@@ -1,0 +1,21 @@
+"""Training: one plain loop, its settings, checkpoints that resume exactly, and seeds side by side.
+"""
+
+from smallnets.training.cohort import Cohort, Observed, observe
+from smallnets.training.loop import Batch, Classification, fit
+from smallnets.training.seeds import seeded, side_by_side
+from smallnets.training.settings import PRECISIONS, TrainSettings, learning_rate
+
+__all__ = [
+    "PRECISIONS",
+    "Batch",
+    "Classification",
+    "Cohort",
+    "Observed",
+    "TrainSettings",
+    "fit",
+    "learning_rate",
+    "observe",
+    "seeded",
+    "side_by_side",
+]

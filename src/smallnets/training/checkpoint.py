@@ -1,0 +1,167 @@
+"""Finished trainings, kept by content: same model, data, settings, seed and code, same file.
+
+A finished training is a safetensors file with the weights, and in its header the history and a
+digest of the weights. A file that is damaged, or that another version of the code made, is
+retrained with a word.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from smallnets.storage import atomic_path, content_key, source_digest
+
+History = list[dict[str, float]]
+
+
+def weights_digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values of a state dictionary."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def describe(thing: Any) -> Any:
+    """A JSON-representable description that is equal for things that behave alike in training."""
+    if isinstance(thing, nn.Module):
+        return {"architecture": repr(thing), "weights": weights_digest(thing.state_dict())}
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        fields = {
+            field.name: describe(getattr(thing, field.name)) for field in dataclasses.fields(thing)
+        }
+        return {"type": type(thing).__qualname__, **fields}
+    if isinstance(thing, dict):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [describe(value) for value in thing]
+    return thing.__qualname__ if callable(thing) else thing
+
+
+def code_digest(objective: Any) -> str:
+    """Digest of the code that a training runs: this room, data, models, and where the objective
+    comes from.
+    """
+    kind = objective if inspect.isroutine(objective) else type(objective)
+    package, _, rest = kind.__module__.partition(".")
+    home = source_digest(rest.split(".")[0]) if package == "smallnets" else inspect.getsource(kind)
+    return content_key(
+        ground=source_digest("data", "models", "training"), home=home, torch=torch.__version__
+    )
+
+
+def kept_path(folder: Path, label: str, **content: Any) -> Path:
+    """The file in which a training decided by `content` is kept."""
+    return (
+        folder
+        / f"{label}-{content_key(**{k: describe(v) for k, v in content.items()})}.safetensors"
+    )
+
+
+def save_finished(path: Path, model: nn.Module, history: History, code: str) -> None:
+    """Write the weights and the history, atomically."""
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }
+    header = {"history": json.dumps(history), "code": code, "digest": weights_digest(state)}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata=header)
+
+
+def load_finished(path: Path, model: nn.Module, code: str) -> History | None:
+    """Put kept weights into `model` and return the history; None if there is nothing that can be
+    trusted.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["code"] != code:
+            return _distrust(path, "was made by another version of the code")
+        if header["digest"] != weights_digest(state):
+            return _distrust(path, "is damaged (digest differs)")
+        history = json.loads(header["history"])
+        model.load_state_dict(state)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+        return _distrust(path, f"is damaged ({type(error).__name__})")
+    return history
+
+
+def _distrust(path: Path, reason: str) -> None:
+    warnings.warn(f"{path.name} {reason}: training again", stacklevel=4)
+
+
+@dataclass(frozen=True)
+class Running:
+    """The checkpoint of a training under way: everything that the next epoch depends on.
+
+    Attributes:
+        path: of the finished training (the checkpoint lies beside it); None keeps nothing.
+        code: digest of the code that is running.
+        model, optimizer: what is trained, and with what.
+        generators: random generators whose states must go on where they were.
+    """
+
+    path: Path | None
+    code: str
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generators: tuple[torch.Generator, ...]
+
+    @property
+    def file(self) -> Path | None:
+        return self.path and self.path.with_suffix(".running")
+
+    def save(self, history: History) -> None:
+        """Write the state after an epoch, atomically."""
+        if self.file is None:
+            return
+        state = {
+            "code": self.code,
+            "history": history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generators": [generator.get_state() for generator in self.generators],
+        }
+        with atomic_path(self.file) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> History:
+        """Restore the state and return the history so far; an empty one if there is nothing to
+        trust.
+        """
+        if self.file is None or not self.file.exists():
+            return []
+        try:
+            state = torch.load(self.file, weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            return _distrust(self.file, f"is damaged ({type(error).__name__})") or []
+        if state["code"] != self.code:
+            return _distrust(self.file, "was made by another version of the code") or []
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        return state["history"]
+
+    def remove(self) -> None:
+        """Delete the checkpoint of a training that is finished."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
