@@ -31,8 +31,7 @@ def content_key(**content: Any) -> str:
 
 
 def source_digest(*parts: str) -> str:
-    """SHA-256 over the library's Python files below `parts` (such as "data", "training/loop.py").
-    """
+    """SHA-256 over the library's Python files below `parts`, such as "data" or "cli.py"."""
     digest = hashlib.sha256()
     for part in parts:
         path = SOURCE / part

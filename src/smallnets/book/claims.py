@@ -21,8 +21,8 @@ from scipy import stats
 
 CONFIDENCE = 0.90
 RULE = (
-    f"paired differences over seeds; holds if the {CONFIDENCE:.0%} t-interval of their mean lies above the margin, "
-    "fails if below"
+    f"paired differences over seeds; holds if the {CONFIDENCE:.0%} t-interval of their mean lies "
+    "above the margin, fails if below"
 )
 
 
@@ -72,7 +72,8 @@ class Comparison:
     def __str__(self) -> str:
         count = len(self.differences)
         half = (self.interval[1] - self.interval[0]) / 2 if count > 1 else np.nan
-        return f"{self.name}: {self.differences.mean() / self.unit:+.1f} ± {half / self.unit:.1f}{self.suffix} ({self.outcome})"
+        mean = f"{self.differences.mean() / self.unit:+.1f} ± {half / self.unit:.1f}"
+        return f"{self.name}: {mean}{self.suffix} ({self.outcome})"
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,6 @@ class Claim:
 
 
 def claims_table(claims: Sequence[Claim], judged: bool = True) -> pd.DataFrame:
-    """Claims, published figures, measurements (mean difference ± half the interval) and verdicts.
-    """
+    """Claims, published figures, mean differences ± half their intervals, and verdicts."""
     rows = [claim.row(judged) for claim in claims]
     return pd.DataFrame(rows).drop(columns="rule").set_index("claim")

@@ -89,7 +89,8 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
     student_map, teacher_map = attention_map(student, p), attention_map(teacher, p)
     if student_map.shape != teacher_map.shape:
         raise ValueError(
-            f"student and teacher must share the batch; got {len(student_map)} and {len(teacher_map)} images"
+            "student and teacher must share the batch; "
+            f"got {len(student_map)} and {len(teacher_map)} images"
         )
     return (student_map - teacher_map).square().mean()
 

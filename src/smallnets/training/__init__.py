@@ -1,12 +1,12 @@
-"""Training: one plain loop, its settings, checkpoints that resume exactly, and seeds side by side.
-"""
+"""Training: one plain loop, its settings, checkpoints that resume exactly, seeds side by side."""
 
 from smallnets.training.cohort import Cohort, Observed, observe
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.seeds import seeded, side_by_side
-from smallnets.training.settings import PRECISIONS, TrainSettings, learning_rate
+from smallnets.training.settings import DEVICES, PRECISIONS, TrainSettings, learning_rate
 
 __all__ = [
+    "DEVICES",
     "PRECISIONS",
     "Batch",
     "Classification",

@@ -94,13 +94,16 @@ def load_finished(path: Path, model: nn.Module, code: str) -> History | None:
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["code"] != code:
-            return _distrust(path, "was made by another version of the code")
+            _distrust(path, "was made by another version of the code")
+            return None
         if header["digest"] != weights_digest(state):
-            return _distrust(path, "is damaged (digest differs)")
+            _distrust(path, "is damaged (digest differs)")
+            return None
         history = json.loads(header["history"])
         model.load_state_dict(state)
     except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
-        return _distrust(path, f"is damaged ({type(error).__name__})")
+        _distrust(path, f"is damaged ({type(error).__name__})")
+        return None
     return history
 
 
@@ -152,9 +155,11 @@ class Running:
         try:
             state = torch.load(self.file, weights_only=True)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            return _distrust(self.file, f"is damaged ({type(error).__name__})") or []
+            _distrust(self.file, f"is damaged ({type(error).__name__})")
+            return []
         if state["code"] != self.code:
-            return _distrust(self.file, "was made by another version of the code") or []
+            _distrust(self.file, "was made by another version of the code")
+            return []
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):

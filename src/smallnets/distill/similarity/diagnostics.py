@@ -1,6 +1,6 @@
-"""Looking at what the loss did: similarities on unseen images, and which channels an image excites.
-"""
+"""Looking at what the loss did: similarities of unseen images, and channels that they excite."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,48 +43,57 @@ def portrait(
 def last_features(
     network: nn.Module, dataset: Dataset, images: Tensor, layer: str | None = None
 ) -> Tensor:
-    """Output of a layer (the last stage by default) for uint8 images, in evaluation mode and
-    without a graph.
-    """
-    layer = layer or network.stage_names[-1]
+    """Output of a layer (the last stage by default) for uint8 images, in evaluation mode."""
+    return _seen(network, dataset, images, layer or network.stage_names[-1])[1]
+
+
+def _seen(
+    network: nn.Module, dataset: Dataset, images: Tensor, layer: str
+) -> tuple[Tensor, Tensor]:
+    """Logits (images, classes) and the layer's output (images, ...), without a graph."""
     with measure.evaluating(network), torch.no_grad():
-        return observe(network, dataset.normalise(images), (layer,)).features[layer]
+        parts = [observe(network, dataset.normalise(x), (layer,)) for x in images.split(500)]
+    return torch.cat([p.logits for p in parts]), torch.cat([p.features[layer] for p in parts])
 
 
 def measures(
-    student: nn.Module, teacher: nn.Module, dataset: Dataset, batch_size: int
-) -> dict[str, float]:
-    """What a student is judged by, on the test images.
+    networks: Mapping[str, nn.Module], dataset: Dataset, batch_size: int
+) -> dict[str, dict[str, float]]:
+    """What students are judged by, on the test images.
 
     Args:
-        student, teacher: networks with `stage_names`.
+        networks: name -> network with `stage_names`; the one called "teacher" is what the others
+            are compared with.
         dataset: its test part is used.
-        batch_size: images a similarity matrix.
+        batch_size: images a similarity matrix; at most the number of test images is taken.
 
     Returns:
-        "accuracy" and "agreement" with the teacher (shares of 1), "kl" from teacher to student
-        (nats), "similarity loss" and "contrast" between and within classes (means over full
-        batches).
+        For every network "accuracy" and "agreement" with the teacher (shares of 1), "kl" from
+        teacher to student (nats), "similarity loss" against the teacher and "contrast" within
+        against between classes (means over full batches).
     """
-    logits = {
-        name: measure.predict(net, dataset.x_test, dataset.normalise)
-        for name, net in (("s", student), ("t", teacher))
-    }
-    losses, contrasts = [], []
-    batch_size = min(batch_size, len(dataset.y_test))
-    for start in range(0, len(dataset.y_test) - batch_size + 1, batch_size):
-        images = dataset.x_test[start : start + batch_size]
-        seen_by_student = last_features(student, dataset, images)
-        losses.append(sp_loss(seen_by_student, last_features(teacher, dataset, images)).item())
-        contrasts.append(
-            class_block_contrast(
-                similarity_matrix(seen_by_student), dataset.y_test[start : start + batch_size]
-            )
-        )
-    return {
-        "accuracy": measure.accuracy(logits["s"], dataset.y_test),
-        "agreement": measure.agreement(logits["s"], logits["t"]),
-        "kl": measure.predictive_kl(logits["t"], logits["s"]),
-        "similarity loss": sum(losses) / len(losses),
-        "contrast": sum(contrasts) / len(contrasts),
-    }
+    labels = dataset.y_test
+    batch_size = min(batch_size, len(labels))
+    full = len(labels) // batch_size * batch_size
+
+    def seen(network: nn.Module) -> tuple[Tensor, Sequence[Tensor]]:
+        logits, features = _seen(network, dataset, dataset.x_test, network.stage_names[-1])
+        return logits, features[:full].split(batch_size)
+
+    teacher_logits, teacher_features = seen(networks["teacher"])
+    results = {}
+    for name, network in networks.items():
+        logits, features = seen(network)
+        losses = [sp_loss(s, t).item() for s, t in zip(features, teacher_features, strict=True)]
+        contrasts = [
+            class_block_contrast(similarity_matrix(x), y)
+            for x, y in zip(features, labels[:full].split(batch_size), strict=True)
+        ]
+        results[name] = {
+            "accuracy": measure.accuracy(logits, labels),
+            "agreement": measure.agreement(logits, teacher_logits),
+            "kl": measure.predictive_kl(teacher_logits, logits),
+            "similarity loss": sum(losses) / len(losses),
+            "contrast": sum(contrasts) / len(contrasts),
+        }
+    return results

@@ -77,7 +77,8 @@ def sp_loss(
     students, teachers = ([x] if isinstance(x, Tensor) else list(x) for x in (student, teacher))
     if len(students) != len(teachers) or not students:
         raise ValueError(
-            f"student and teacher must have equally many layers, at least one; got {len(students)} and {len(teachers)}"
+            "student and teacher must have equally many layers, at least one; "
+            f"got {len(students)} and {len(teachers)}"
         )
     return torch.stack(
         [_pair_loss(s, t, normalise) for s, t in zip(students, teachers, strict=True)]
@@ -87,7 +88,8 @@ def sp_loss(
 def _pair_loss(student: Tensor, teacher: Tensor, normalise: str) -> Tensor:
     if student.shape[:1] != teacher.shape[:1]:
         raise ValueError(
-            f"student and teacher must share the batch; got {tuple(student.shape)} and {tuple(teacher.shape)}"
+            "student and teacher must share the batch; "
+            f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
     with torch.no_grad():
         target = similarity_matrix(teacher, normalise)
@@ -97,7 +99,7 @@ def _pair_loss(student: Tensor, teacher: Tensor, normalise: str) -> Tensor:
         loss = (similarity_matrix(student, normalise) - target).square().mean()
     if not math.isfinite(loss.item()):
         raise ValueError(
-            "features must be finite; got not-a-number or infinity in the student's or the teacher's"
+            "features must be finite; got not-a-number or infinity in the student's or teacher's"
         )
     return loss
 
@@ -143,7 +145,8 @@ def flat(features: Tensor) -> Tensor:
     """
     if features.dim() < 2 or features.numel() == 0 or not features.is_floating_point():
         raise ValueError(
-            f"features must be floating-point (batch, ...) and not empty; got {features.dtype} {tuple(features.shape)}"
+            "features must be floating-point (batch, ...) and not empty; "
+            f"got {features.dtype} {tuple(features.shape)}"
         )
     if features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last):
         features = features.permute(0, 2, 3, 1)
@@ -163,7 +166,8 @@ def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
     """
     if similarity.shape != (len(labels), len(labels)):
         raise ValueError(
-            f"similarity must be ({len(labels)}, {len(labels)}) for {len(labels)} labels; got {tuple(similarity.shape)}"
+            f"similarity must be ({len(labels)}, {len(labels)}) for {len(labels)} labels; "
+            f"got {tuple(similarity.shape)}"
         )
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)

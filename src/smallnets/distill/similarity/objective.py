@@ -85,14 +85,14 @@ class DistillationObjective:
         return total, terms
 
     def between(self, student: nn.Module, teacher: nn.Module) -> "DistillationObjective":
-        """The same objective with its default layers filled in from the stages of the two networks.
-        """
+        """The same objective with default layers filled in from the stages of both networks."""
         if not (self.sp and self.sp_layers is None) and not (self.at and self.at_layers is None):
             return self
         for role, network in (("student", student), ("teacher", teacher)):
             if not hasattr(network, "stage_names"):
                 raise ValueError(
-                    f"sp_layers and at_layers must be given for a {role} without stage_names; got {type(network).__name__}"
+                    f"sp_layers and at_layers must be given for a {role} without stage_names; "
+                    f"got {type(network).__name__}"
                 )
         stages = tuple(zip(student.stage_names, teacher.stage_names, strict=False))
         ends = ((student.stage_names[-1], teacher.stage_names[-1]),)
@@ -124,7 +124,8 @@ class CohortDistillation:
         )
         with torch.no_grad():
             teacher = observe(self.teacher.eval(), batch.images, tuple(wanted))
-        logged, totals = {}, []
+        logged: dict[str, Tensor] = {}
+        totals = []
         for name, student in cohort(batch.images).items():
             total, terms = self.objectives[name](student, teacher, batch.labels)
             logged |= {f"{name}/{term}": value for term, value in terms.items()}
@@ -165,7 +166,8 @@ def distil(
     """
     if set(students) != set(objectives) or not students:
         raise ValueError(
-            f"every student needs an objective; got students {sorted(students)}, objectives {sorted(objectives)}"
+            "every student needs an objective; "
+            f"got students {sorted(students)}, objectives {sorted(objectives)}"
         )
     full = {name: objectives[name].between(student, teacher) for name, student in students.items()}
     if settings.batch_size < 2 and any(one.sp for one in full.values()):
@@ -192,8 +194,7 @@ def _check_fit(
     dataset: Dataset,
     objectives: Mapping[str, DistillationObjective],
 ) -> None:
-    """Push two images through every network before any training, and say clearly what does not fit.
-    """
+    """Push two images through every network before any training, and say what does not fit."""
     images = dataset.normalise(dataset.x_train[:2])
     needed = {layer for one in objectives.values() for layer in one.layers()[1]}
     trial = {"teacher": (teacher, tuple(needed))}
@@ -209,7 +210,8 @@ def _check_fit(
         except RuntimeError as error:
             shape = tuple(images.shape[1:])
             raise ValueError(
-                f"{name} does not take the dataset's images of shape {shape}: {str(error).splitlines()[0]}"
+                f"{name} does not take the dataset's images of shape {shape}: "
+                f"{str(error).splitlines()[0]}"
             ) from error
         finally:
             network.train(training)

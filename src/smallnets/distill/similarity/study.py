@@ -120,15 +120,18 @@ PRESETS = {
 
 def methods(settings: StudySettings, gamma: float, beta: float) -> dict[str, DistillationObjective]:
     """The paper's comparison: the student alone, each way to use the teacher, and their pairs."""
-    soft = {"ce": 1 - settings.alpha, "kd": settings.alpha, "temperature": settings.temperature}
+    plain = DistillationObjective()
+    soft = DistillationObjective(
+        ce=1 - settings.alpha, kd=settings.alpha, temperature=settings.temperature
+    )
     return {
-        "alone": DistillationObjective(),
-        "KD": DistillationObjective(**soft),
-        "AT": DistillationObjective(at=beta),
-        "SP": DistillationObjective(sp=gamma),
-        "KD+SP": DistillationObjective(**soft, sp=gamma),
-        "AT+SP": DistillationObjective(at=beta, sp=gamma),
-        "KD+AT": DistillationObjective(**soft, at=beta),
+        "alone": plain,
+        "KD": soft,
+        "AT": replace(plain, at=beta),
+        "SP": replace(plain, sp=gamma),
+        "KD+SP": replace(soft, sp=gamma),
+        "AT+SP": replace(plain, at=beta, sp=gamma),
+        "KD+AT": replace(soft, at=beta),
     }
 
 
@@ -191,10 +194,7 @@ def compare(
 ) -> Measures:
     """Measures of every student of one seed, and of its teacher under the name "teacher"."""
     teacher, students = train_students(dataset, objectives, settings, seed, keep)
-    return {
-        name: measures(net, teacher, dataset, settings.training.batch_size)
-        for name, net in {"teacher": teacher, **students}.items()
-    }
+    return measures({"teacher": teacher, **students}, dataset, settings.training.batch_size)
 
 
 def ablations(settings: StudySettings, gamma: float) -> dict[str, DistillationObjective]:
@@ -299,15 +299,11 @@ def transfer(
         pretrained[role] = with_classifier(network, second.num_classes, seed)
 
     teacher = pretrained["teacher"]
-    tuning = {"settings": settings.fine_tuning, "seed": seed, "keep": keep}
-    fit(teacher, second, label="second-task-teacher", **tuning)
+    tuning = settings.fine_tuning
+    fit(teacher, second, tuning, seed=seed, keep=keep, label="second-task-teacher")
     students = {name: copy.deepcopy(pretrained["student"]) for name in objectives}
-    distil(students, teacher, second, objectives, **tuning)
-    batch = settings.training.batch_size
-    return {
-        name: measures(net, teacher, second, batch)
-        for name, net in {"teacher": teacher, **students}.items()
-    }
+    distil(students, teacher, second, objectives, tuning, seed=seed, keep=keep)
+    return measures({"teacher": teacher, **students}, second, settings.training.batch_size)
 
 
 def corrupted(dataset: Dataset, seed: int) -> Dataset:

@@ -1,0 +1,222 @@
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from smallnets import measure
+from smallnets.training import Batch, Classification, Cohort, fit
+from smallnets.training.checkpoint import weights_digest
+
+
+def digest(model):
+    return weights_digest(model.state_dict())
+
+
+def test_training_learns_what_can_be_learnt(tiny, settings, new_model):
+    model = new_model()
+    before = measure.accuracy(measure.predict(model, tiny.x_test, tiny.normalise), tiny.y_test)
+    history = fit(model, tiny, replace(settings, epochs=15), seed=0)
+    after = measure.accuracy(measure.predict(model, tiny.x_test, tiny.normalise), tiny.y_test)
+    assert len(history) == 15
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert after > max(before, 0.9)
+    assert not model.training
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    tiny, settings, new_model, precision
+):
+    settings = replace(settings, precision=precision)
+    runs = []
+    for seed in (0, 0, 1):
+        model = new_model()
+        history = fit(model, tiny, settings, seed=seed)
+        runs.append((digest(model), history))
+    assert runs[0] == runs[1]
+    assert runs[0][0] != runs[2][0]
+
+
+def test_training_leaves_the_global_random_state_alone(tiny, settings, new_model):
+    model = new_model()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(model, tiny, settings, seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+class InterruptionError(Exception):
+    pass
+
+
+class Interruptible(Classification):
+    """Cross-entropy that breaks off at a given call, counted over the whole class."""
+
+    calls = 0
+    breaks_at = None
+
+    def __call__(self, model, batch):
+        type(self).calls += 1
+        if type(self).calls == self.breaks_at:
+            raise InterruptionError
+        return super().__call__(model, batch)
+
+
+def test_a_training_that_broke_off_goes_on_bit_for_bit(
+    tiny, settings, new_model, tmp_path, monkeypatch
+):
+    expected = new_model()
+    history = fit(expected, tiny, settings, seed=3, objective=Interruptible())
+
+    monkeypatch.setattr(Interruptible, "calls", 0)
+    monkeypatch.setattr(Interruptible, "breaks_at", 15)  # six steps an epoch: within the third
+    with pytest.raises(InterruptionError):
+        fit(new_model(), tiny, settings, seed=3, objective=Interruptible(), keep=tmp_path)
+    resumed = new_model()
+    assert fit(resumed, tiny, settings, seed=3, objective=Interruptible(), keep=tmp_path) == history
+    assert digest(resumed) == digest(expected)
+    assert Interruptible.calls == 15 + 2 * 6  # two epochs were kept, two were left to do
+
+
+def test_nothing_finished_is_trained_again(tiny, settings, new_model, tmp_path):
+    first, again = new_model(), new_model()
+    history = fit(first, tiny, settings, seed=0, keep=tmp_path, label="model")
+    written = next(tmp_path.iterdir()).stat().st_mtime_ns
+    assert fit(again, tiny, settings, seed=0, keep=tmp_path, label="model") == history
+    assert digest(first) == digest(again)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
+    assert next(tmp_path.iterdir()).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("change", ["seed", "epochs", "data", "start"])
+def test_a_changed_training_is_another_training(tiny, settings, new_model, tmp_path, change):
+    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    fit(
+        new_model(1 if change == "start" else 0),
+        tiny.take(80) if change == "data" else tiny,
+        replace(settings, epochs=5) if change == "epochs" else settings,
+        seed=1 if change == "seed" else 0,
+        keep=tmp_path,
+    )
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-10] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, empty])
+def test_a_damaged_file_is_trained_again_with_a_word(tiny, settings, new_model, tmp_path, damage):
+    model, again = new_model(), new_model()
+    history = fit(model, tiny, settings, seed=0, keep=tmp_path)
+    damage(next(tmp_path.glob("*.safetensors")))
+    with pytest.warns(UserWarning, match="is damaged .* training again"):
+        assert fit(again, tiny, settings, seed=0, keep=tmp_path) == history
+    assert digest(again) == digest(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+
+
+def test_a_file_of_other_code_is_trained_again_with_a_word(
+    tiny, settings, new_model, tmp_path, monkeypatch
+):
+    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    monkeypatch.setattr("smallnets.training.loop.code_digest", lambda objective: "newer")
+    with pytest.warns(UserWarning, match="was made by another version of the code: training again"):
+        fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    import torch
+    from smallnets.data import Augmentation, load
+    from smallnets.models import convnet
+    from smallnets.training import TrainSettings, fit, seeded
+    from smallnets.training.checkpoint import weights_digest
+
+    torch.set_num_threads(1)
+    with seeded(0):
+        model = convnet(4, 10, in_channels=1)
+    settings = TrainSettings(epochs=30, batch_size=32, augmentation=Augmentation(2), device="cpu")
+    history = fit(model, load("digits").take(640, 100), settings, seed=0, keep=Path(sys.argv[1]))
+    print(weights_digest(model.state_dict()), history[-1])
+"""
+
+
+def test_a_killed_process_started_again_ends_as_if_it_had_not_been_killed(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+
+    def start(folder):
+        return subprocess.Popen(
+            [sys.executable, script, tmp_path / folder], stdout=subprocess.PIPE, text=True
+        )
+
+    undisturbed = start("a").communicate(timeout=300)[0]
+
+    killed = start("b")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "b").glob("*.running")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    assert list((tmp_path / "b").glob("*.running")), "killed too late or too early to test anything"
+    assert not list((tmp_path / "b").glob("*.safetensors"))
+
+    assert start("b").communicate(timeout=300)[0] == undisturbed
+    assert len(undisturbed.split()[0]) == 64
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [(97, "batch_size must be between 1 and 96; got 97")],
+)
+def test_more_images_a_batch_than_there_are(tiny, settings, new_model, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        fit(new_model(), tiny, replace(settings, batch_size=batch_size), seed=0)
+
+
+class CohortClassification:
+    def __call__(self, model, batch):
+        losses = [
+            F.cross_entropy(seen.logits, batch.labels) for seen in model(batch.images).values()
+        ]
+        return {"loss": torch.stack(losses).sum()}
+
+
+def test_members_of_a_cohort_train_as_they_would_alone(tiny, settings, new_model):
+    alone = [new_model(seed) for seed in (0, 1)]
+    together = [new_model(seed) for seed in (0, 1)]
+    for model in alone:
+        fit(model, tiny, settings, seed=7)
+    cohort = Cohort({"first": together[0], "second": together[1]})
+    fit(cohort, tiny, settings, seed=7, objective=CohortClassification())
+    assert [digest(model) for model in alone] == [digest(model) for model in together]
+
+
+def test_label_smoothing_is_torchs_own(tiny, new_model):
+    model, batch = new_model().eval(), Batch(tiny.normalise(tiny.x_train), tiny.y_train)
+    loss = Classification(label_smoothing=0.2)(model, batch)["loss"]
+    expected = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=0.2)
+    assert torch.equal(loss, expected)
+    with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1; got 2"):
+        Classification(label_smoothing=2)

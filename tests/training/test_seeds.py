@@ -1,0 +1,33 @@
+import torch
+
+from smallnets.training import seeded, side_by_side
+from smallnets.training.seeds import threads
+
+
+def test_seeded_draws_are_repeatable_and_leave_no_trace():
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    with seeded(9):
+        first = torch.rand(4)
+    assert torch.equal(torch.rand(2), expected)
+    with seeded(9):
+        assert torch.equal(torch.rand(4), first)
+
+
+def describe_job(number: int, scale: int) -> tuple[int, int]:
+    return number * scale, torch.get_num_threads()
+
+
+def test_results_come_in_the_order_of_the_jobs_each_from_one_thread():
+    jobs = [{"number": number, "scale": 10} for number in range(5)]
+    assert side_by_side(describe_job, jobs, workers=2) == [(10 * n, 1) for n in range(5)]
+    assert side_by_side(describe_job, jobs[:1], workers=1) == [(0, 1)]
+    assert side_by_side(describe_job, []) == []
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with threads(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
