@@ -4,25 +4,33 @@ records.
 
 from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
 from smallnets.book.claims import Claim, Comparison, claims_table
-from smallnets.book.figures import use_style
+from smallnets.book.figures import WIDTH, contact_sheet, curves, portraits, seed_dots, use_style
 from smallnets.book.parameters import SCALES, Parameters
 from smallnets.book.records import save_record, stored_results
 from smallnets.book.source import show
-from smallnets.book.tables import spread, wins
+from smallnets.book.tables import over_seeds, sizes, spread, summary, wins
 
 __all__ = [
     "CHAPTERS",
     "SCALES",
+    "WIDTH",
     "Chapter",
     "Claim",
     "Comparison",
     "Parameters",
     "chapter",
     "claims_table",
+    "contact_sheet",
+    "curves",
+    "over_seeds",
+    "portraits",
     "save_record",
+    "seed_dots",
     "show",
+    "sizes",
     "spread",
     "stored_results",
+    "summary",
     "use_style",
     "wins",
 ]

@@ -5,11 +5,13 @@ is white and opaque, so that a figure reads the same on a light and on a dark pa
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 WIDTH = 7.0  # inches: the text column
@@ -73,26 +75,64 @@ def seed_dots(
     return figure
 
 
-def matrices(
-    images: Mapping[str, np.ndarray], boundaries: Sequence[int] = (), label: str = ""
+def contact_sheet(
+    images: Tensor, labels: Tensor, class_names: Sequence[str], rows: int = 4
 ) -> Figure:
-    """Square matrices side by side on one colour scale, with lines between groups of rows.
+    """The first images of every class, a class a column (at most twenty).
 
     Args:
-        images: title -> (n, n) array.
-        boundaries: first row of every group but the first.
-        label: of the colour bar.
+        images: uint8 (n, channels, height, width).
+        labels: (n,).
+        class_names: one a class.
+        rows: images a class.
     """
+    classes = min(len(class_names), 20)
+    size = WIDTH / classes
     figure, all_axes = plt.subplots(
-        1, len(images), figsize=(WIDTH, WIDTH / len(images) + 0.3), squeeze=False
+        rows, classes, figsize=(WIDTH, size * rows + 0.3), squeeze=False
     )
-    low = min(float(image.min()) for image in images.values())
-    high = max(float(np.quantile(image, 0.995)) for image in images.values())
-    for axes, (title, image) in zip(all_axes[0], images.items(), strict=True):
-        drawn = axes.imshow(image, cmap="cividis", vmin=low, vmax=high)
-        ruled(axes, boundaries, boundaries)
-        axes.set_title(title)
-    figure.colorbar(drawn, ax=list(all_axes[0]), shrink=0.75, label=label)
+    for label, column in enumerate(all_axes.T):
+        chosen = images[labels == label][:rows].permute(0, 2, 3, 1).squeeze(-1)
+        column[0].set_title(class_names[label][:6], fontsize=9)
+        for axes in column:
+            axes.axis("off")
+        for axes, image in zip(column, chosen, strict=False):
+            axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+class ClassSorted(Protocol):
+    """How a network sees images that are sorted by class."""
+
+    activations: Tensor  # (images, channels)
+    similarity: Tensor  # (images, images)
+    labels: Tensor  # (images,)
+
+
+def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
+    """Channel activations (top) and similarity matrices (bottom) of networks, side by side.
+
+    A single network gets both pictures in one row. Lines separate the classes.
+
+    Args:
+        seen: title -> what the network saw; all similarities are drawn on one colour scale.
+    """
+    shape = (1, 2) if len(seen) == 1 else (2, len(seen))
+    side = WIDTH / shape[1]
+    figure, grid = plt.subplots(*shape, figsize=(WIDTH, side * shape[0] + 0.4), squeeze=False)
+    high = max(float(one.similarity.quantile(0.99)) for one in seen.values())
+    pairs = grid.reshape(2, -1)
+    for (title, one), over, under in zip(seen.items(), pairs[0], pairs[1], strict=True):
+        classes = (one.labels.diff().nonzero().flatten() + 1).tolist()
+        over.imshow(one.activations.numpy(), aspect="auto", cmap="cividis", interpolation="none")
+        drawn = under.imshow(one.similarity.numpy(), cmap="cividis", vmin=0, vmax=high)
+        ruled(over, classes)
+        ruled(under, classes, classes)
+        over.set_title(title)
+        over.set_xlabel("channels")
+        under.set_xlabel("images")
+    grid[0, 0].set_ylabel("images")
+    figure.colorbar(drawn, ax=list(grid[-1]), shrink=0.8, label="similarity")
     return figure
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smallnets import checks
+from smallnets.storage import cache_directory
 from smallnets.training import DEVICES, PRECISIONS
 
 SCALES = ("smoke", "small", "paper")
@@ -20,7 +21,7 @@ class Parameters:
         seeds: how many repetitions; None is as many as the scale asks for.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "32-true" or "bf16-mixed".
-        output_dir: folder for the run's record and its finished trainings.
+        output_dir: folder for the run's record.
 
     Raises:
         ValueError: a parameter is not allowed; the message names what was given and what is
@@ -47,3 +48,8 @@ class Parameters:
     def folder(self) -> Path:
         """The output folder as a path."""
         return Path(self.output_dir)
+
+    @property
+    def kept(self) -> Path:
+        """Where finished trainings are kept, for every chapter and run."""
+        return cache_directory() / "trainings"

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import textwrap
 from collections.abc import Callable
 from types import ModuleType
 
@@ -15,7 +16,7 @@ def show(*things: Callable[..., object] | ModuleType, docstrings: bool = False) 
         things: what to show, one below the other.
         docstrings: whether to keep the docstrings, which the reference pages show anyway.
     """
-    blocks = [inspect.getsource(thing).rstrip() for thing in things]
+    blocks = [textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in things]
     if not docstrings:
         blocks = [without_docstrings(block) for block in blocks]
     return Markdown("```python\n" + "\n\n\n".join(blocks) + "\n```")

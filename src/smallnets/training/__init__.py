@@ -2,7 +2,7 @@
 
 from smallnets.training.cohort import Cohort, Observed, observe
 from smallnets.training.loop import Batch, Classification, fit
-from smallnets.training.seeds import seeded, side_by_side
+from smallnets.training.seeds import for_seeds, seeded, side_by_side
 from smallnets.training.settings import DEVICES, PRECISIONS, TrainSettings, learning_rate
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Observed",
     "TrainSettings",
     "fit",
+    "for_seeds",
     "learning_rate",
     "observe",
     "seeded",

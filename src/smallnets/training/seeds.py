@@ -63,3 +63,8 @@ def side_by_side(
             delayed(_in_one_thread)(function, job) for job in jobs
         )
         return list(tqdm(results, total=len(jobs), desc=description, leave=False, delay=2))
+
+
+def for_seeds(count: int, **common: Any) -> list[dict[str, Any]]:
+    """Jobs for `side_by_side`: the `common` arguments, once for each of `count` seeds."""
+    return [{**common, "seed": seed} for seed in range(count)]

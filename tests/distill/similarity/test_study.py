@@ -9,16 +9,21 @@ from smallnets.distill.similarity import (
     PRESETS,
     DistillationObjective,
     ablations,
+    best_weight,
     compare,
     corrupted,
     equal_start,
     methods,
     portrait,
+    prepare,
+    sp_loss,
+    sweep,
     train_students,
     train_teacher,
     transfer,
 )
 from smallnets.distill.similarity.study import few_shot, new_network
+from smallnets.training import observe
 
 
 def test_presets_are_the_three_scales_and_the_papers_numbers():
@@ -91,26 +96,22 @@ def test_similarity_term_brings_the_students_similarities_to_the_teachers(digits
 
 def test_ablations_start_with_terms_of_one_size(digits, quick):
     variants = ablations(quick, gamma=50)
-    assert len(variants) == 8
-    scaled = equal_start(variants, "last stage (paper)", digits, quick, seed=0)
-    teacher = train_teacher(digits, quick, seed=0)
+    assert len(variants) == 5
+    scaled = equal_start(variants, digits, quick, seed=0)
+    assert set(scaled) == set(variants)
     student = new_network(quick.student, digits, 0).train()
+    teacher = train_teacher(digits, quick, seed=0)
     images = digits.normalise(digits.x_train[: quick.training.batch_size])
-    weighted = {}
-    for name in ("last stage (paper)", "cosine normalisation", "none normalisation"):
-        full = scaled[name].between(student, teacher)
-        from smallnets.training import observe
-
-        with torch.no_grad():
-            seen, shown = full.layers()
-            terms = full(
-                observe(student, images, seen),
-                observe(teacher, images, shown),
-                digits.y_train[: len(images)],
-            )
-        weighted[name] = full.sp * terms[1]["sp"].item()
-    assert len(set(variants)) == len(set(scaled))
-    assert list(weighted.values()) == pytest.approx([weighted["last stage (paper)"]] * 3, rel=1e-3)
+    seen, shown = (
+        observe(net, images, ("stage3",)).features["stage3"] for net in (student, teacher)
+    )
+    start = {
+        kind: scaled[f"{kind} normalisation"].sp * sp_loss(seen, shown, kind).item()
+        for kind in ("cosine", "none")
+    }
+    expected = 50 * sp_loss(seen, shown).item()
+    assert list(start.values()) == pytest.approx([expected, expected], rel=1e-3)
+    assert scaled["middle stage"] == variants["middle stage"]
 
 
 def test_transfer_learns_the_other_half_from_few_images(digits, quick):
@@ -153,3 +154,50 @@ def test_portrait_sorts_by_class(digits, quick):
     assert seen.similarity.shape == (50, 50)
     assert (seen.labels.diff() >= 0).all()
     torch.testing.assert_close(seen.similarity.norm(dim=1), torch.ones(50))
+
+
+def test_sweep_names_its_weights_and_the_best_is_found(quick):
+    candidates = sweep(quick)
+    assert list(candidates) == ["alone", "SP 10", "SP 100", "AT 10"]
+    assert candidates["SP 100"] == DistillationObjective(sp=100)
+    accuracies = [{"alone": 0.9, "SP 10": 0.2, "SP 100": 0.5, "AT 10": 0.1}] * 2
+    results = [{name: {"accuracy": value} for name, value in one.items()} for one in accuracies]
+    assert best_weight(results, "SP") == 100
+    assert best_weight(results, "AT") == 10
+    with pytest.raises(ValueError, match=r"method must be one of .*; got 'KD'"):
+        best_weight(results, "KD")
+
+
+def test_prepare_gives_a_preset_with_what_was_asked_for():
+    dataset, settings = prepare(
+        "digits", "small", seeds=2, train=1000, epochs=3, precision="32-true"
+    )
+    assert (settings.train, settings.test, settings.held_out) == (1000, 360, 200)
+    assert (settings.seeds, settings.side_seeds, settings.sweep_seeds) == (2, 2, 2)
+    assert settings.training.epochs == 3
+    assert (settings.training.precision, settings.fine_tuning.precision) == ("32-true", "32-true")
+    assert settings.training.augmentation.flip is dataset.flips is False
+    assert prepare("digits", "smoke", flips=True)[1].training.augmentation.flip
+
+
+def test_a_shorter_step_schedule_keeps_its_shape():
+    settings = prepare("digits", "paper", epochs=20)[1].training
+    assert (settings.epochs, settings.milestones) == (20, (6, 12, 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing", "smoke"), "dataset must be one of glyphs10, .*; got 'nothing'"),
+        (("digits", "tiny"), "scale must be one of smoke, small, paper; got 'tiny'"),
+        (("digits", "smoke", -1), "seeds must be at least 1; got -1"),
+        (("digits", "smoke", 1.5), "seeds must be a whole number of at least 1; got 1.5"),
+        (("digits", "small", 1, 20), "number of training images must be at least 132; got 20"),
+        (("digits", "small", 1, None, 0), "epochs must be at least 1; got 0"),
+    ],
+)
+def test_wrong_requests_are_named(arguments, message):
+    name, scale, *rest = arguments
+    given = dict(zip(("seeds", "train", "epochs"), rest, strict=False))
+    with pytest.raises(ValueError, match=message):
+        prepare(name, scale, **given)

@@ -1,7 +1,7 @@
 """The paper's experiments at three sizes, one seed a call so that seeds can run side by side."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset
+from smallnets.data import Augmentation, Dataset, load
 from smallnets.distill.similarity.diagnostics import measures
+from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.distill.similarity.objective import DistillationObjective, Layers, distil
 from smallnets.models import named
 from smallnets.training import TrainSettings, fit, observe, seeded
@@ -29,7 +30,8 @@ class StudySettings:
         train, test: images to use of each part; None is all.
         held_out: training images set aside for choosing the weights.
         seeds: repetitions of the main comparison.
-        side_seeds: repetitions of the sweeps, ablations and side experiments.
+        side_seeds: repetitions of the ablations.
+        sweep_seeds: repetitions of the search for weights.
         training: of teacher and students.
         alpha, temperature: of soft targets; their cross-entropy weighs 1 - alpha.
         gammas, betas: candidate weights of the similarity and the attention term.
@@ -45,6 +47,7 @@ class StudySettings:
     held_out: int
     seeds: int
     side_seeds: int
+    sweep_seeds: int
     training: TrainSettings
     gammas: tuple[float, ...]
     betas: tuple[float, ...]
@@ -55,8 +58,15 @@ class StudySettings:
     temperature: float = 4.0
 
 
-def _small_training(epochs: int) -> TrainSettings:
-    return TrainSettings(epochs=epochs, batch_size=64, augmentation=Augmentation(crop=2))
+def _quick(epochs: int, batch_size: int = 64, lr: float = 0.3) -> TrainSettings:
+    """Short training; without the warm-up seeds end ten points apart (held-out images)."""
+    return TrainSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        warmup_epochs=3 * epochs / 8,
+        augmentation=Augmentation(crop=2),
+    )
 
 
 PRESETS = {
@@ -67,30 +77,33 @@ PRESETS = {
         test=200,
         held_out=64,
         seeds=2,
-        side_seeds=2,
-        training=_small_training(1),
+        side_seeds=1,
+        sweep_seeds=1,
+        training=_quick(epochs=1),
         gammas=(10, 100),
         betas=(10,),
         batch_sizes=(32,),
         shots=8,
-        fine_tuning=replace(_small_training(1), batch_size=16),
+        fine_tuning=_quick(epochs=1, batch_size=16),
     ),
     "small": StudySettings(
         teacher="convnet-32",
         student="convnet-8",
-        train=4000,
+        train=2400,
         test=2000,
-        held_out=800,
+        held_out=400,
         seeds=5,
         side_seeds=3,
-        training=_small_training(12),
-        gammas=(10, 30, 100, 300, 1000, 3000),
-        betas=(1, 10, 100, 1000),
+        sweep_seeds=2,
+        training=_quick(epochs=8),
+        gammas=(10, 50, 250, 1500),  # the last is the published 3000 b / 128
+        betas=(1, 10, 100),
         batch_sizes=(32, 128),
         shots=20,
-        fine_tuning=replace(_small_training(30), batch_size=32, lr=0.03),
+        fine_tuning=_quick(epochs=30, batch_size=32, lr=0.05),
     ),
-    # Tung & Mori, section 4.1, with the schedule of the attention-transfer code that they build on.
+    # Tung & Mori's CIFAR-10 experiment, with the schedule of the attention-transfer code on which
+    # it builds; the second of their teachers for this student is wrn-16-2.
     "paper": StudySettings(
         teacher="wrn-40-1",
         student="wrn-16-1",
@@ -99,11 +112,11 @@ PRESETS = {
         held_out=5000,
         seeds=5,
         side_seeds=3,
+        sweep_seeds=2,
         training=TrainSettings(
             epochs=200,
             batch_size=128,
             lr=0.1,
-            weight_decay=5e-4,
             schedule="step",
             milestones=(60, 120, 160),
             decay=0.2,
@@ -116,6 +129,74 @@ PRESETS = {
         fine_tuning=TrainSettings(epochs=60, batch_size=64, lr=0.01),
     ),
 }
+
+
+def prepare(
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    train: int | None = None,
+    epochs: int | None = None,
+    flips: bool | None = None,
+) -> tuple[Dataset, StudySettings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
+
+    Args:
+        name: of the data set, for `smallnets.data.load`.
+        scale: name of a preset.
+        seeds: repetitions of every experiment.
+        device, precision: of all trainings.
+        train: training images.
+        epochs: of the main trainings; a step schedule keeps its shape.
+        flips: whether mirrored images keep their label; None asks the data set.
+
+    Raises:
+        ValueError: unknown names, numbers out of range, or too few images for the scale.
+    """
+    checks.one_of("scale", scale, PRESETS)
+    preset = PRESETS[scale]
+    if seeds is not None:
+        checks.whole("seeds", seeds, 1)
+        preset = replace(
+            preset,
+            seeds=seeds,
+            side_seeds=min(seeds, preset.side_seeds),
+            sweep_seeds=min(seeds, preset.sweep_seeds),
+        )
+    if epochs is not None:
+        share = checks.whole("epochs", epochs, 1) / preset.training.epochs
+        milestones = tuple(round(milestone * share) for milestone in preset.training.milestones)
+        warmup = preset.training.warmup_epochs * share
+        training = replace(
+            preset.training, epochs=epochs, milestones=milestones, warmup_epochs=warmup
+        )
+        preset = replace(preset, training=training)
+    dataset = load(
+        name, train=preset.train if train is None else train, test=preset.test, flips=flips
+    )
+
+    images = len(dataset.y_train)
+    held_out = min(preset.held_out, images // 5)
+    largest = max(preset.training.batch_size, *preset.batch_sizes)
+    checks.at_least("number of training images", images, largest + held_out)
+    crop = min(preset.training.augmentation.crop, *(side // 4 for side in dataset.size))
+    view = Augmentation(crop, flip=dataset.flips)
+
+    def here(training: TrainSettings) -> TrainSettings:
+        return replace(training, augmentation=view, device=device, precision=precision)
+
+    settings = replace(
+        preset,
+        train=images,
+        test=len(dataset.y_test),
+        held_out=held_out,
+        training=here(preset.training),
+        fine_tuning=here(preset.fine_tuning),
+    )
+    return dataset, settings
 
 
 def methods(settings: StudySettings, gamma: float, beta: float) -> dict[str, DistillationObjective]:
@@ -165,9 +246,9 @@ def train_students(
     settings: StudySettings,
     seed: int,
     keep: Path | None = None,
+    batch_size: int | None = None,
 ) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """A teacher and its students, who start from the same weights and see the same stream of
-    images.
+    """A teacher and its students, who start from the same weights and see the same images.
 
     Args:
         dataset: to learn from.
@@ -175,13 +256,15 @@ def train_students(
         settings: networks and schedule.
         seed: of the teacher, the students' start, and the order of images.
         keep: folder for finished trainings.
+        batch_size: of the students' training, if not the settings'.
 
     Returns:
         The teacher, and name -> student.
     """
     teacher = train_teacher(dataset, settings, seed, keep)
     students = {name: new_network(settings.student, dataset, seed) for name in objectives}
-    distil(students, teacher, dataset, objectives, settings.training, seed=seed, keep=keep)
+    training = replace(settings.training, batch_size=batch_size or settings.training.batch_size)
+    distil(students, teacher, dataset, objectives, training, seed=seed, keep=keep)
     return teacher, students
 
 
@@ -191,67 +274,76 @@ def compare(
     settings: StudySettings,
     seed: int,
     keep: Path | None = None,
+    batch_size: int | None = None,
+    judged_on: Dataset | None = None,
 ) -> Measures:
-    """Measures of every student of one seed, and of its teacher under the name "teacher"."""
-    teacher, students = train_students(dataset, objectives, settings, seed, keep)
-    return measures({"teacher": teacher, **students}, dataset, settings.training.batch_size)
+    """Measures of every student of one seed, and of its teacher under the name "teacher".
+
+    Args: as `train_students`; `judged_on` gives other test images than the dataset's own.
+    """
+    teacher, students = train_students(dataset, objectives, settings, seed, keep, batch_size)
+    networks = {"teacher": teacher, **students}
+    return measures(networks, judged_on or dataset, settings.training.batch_size)
+
+
+def sweep(settings: StudySettings) -> dict[str, DistillationObjective]:
+    """A student alone, and one for every candidate weight, named "SP 100" or "AT 10"."""
+    weights = {f"SP {gamma:g}": DistillationObjective(sp=gamma) for gamma in settings.gammas}
+    weights |= {f"AT {beta:g}": DistillationObjective(at=beta) for beta in settings.betas}
+    return {"alone": DistillationObjective(), **weights}
+
+
+def best_weight(results: Sequence[Measures], method: str) -> float:
+    """The weight of "SP" or "AT" that has the best mean accuracy over the seeds of a sweep."""
+    names = [name for name in results[0] if name.startswith(f"{method} ")]
+    checks.one_of("method", method, {name.split()[0] for name in results[0] if " " in name})
+    means = {name: sum(seed[name]["accuracy"] for seed in results) for name in names}
+    return float(max(means, key=lambda name: means[name]).split()[1])
 
 
 def ablations(settings: StudySettings, gamma: float) -> dict[str, DistillationObjective]:
-    """Variants of the similarity term at one weight: which layers, which normalisation.
+    """Variants of the similarity term at one weight: other layers, another normalisation.
 
     Other normalisations have other scales; `equal_start` brings their weights to the same start.
     """
     end = (("stage3", "stage3"),)
     layers: dict[str, Layers] = {
-        "last stage (paper)": end,
         "middle stage": (("stage2", "stage2"),),
         "three stages": (("stage1", "stage1"), ("stage2", "stage2"), *end),
         "pooled features": (("pool", "pool"),),
-        "logits": (("classifier", "classifier"),),
     }
     variants = {
         name: DistillationObjective(sp=gamma, sp_layers=pairs) for name, pairs in layers.items()
     }
-    normalised = {f"{kind} normalisation": kind for kind in ("cosine", "frobenius", "none")}
+    kinds = {f"{kind} normalisation": kind for kind in ("cosine", "none")}
     return variants | {
-        name: DistillationObjective(sp=gamma, normalise=kind) for name, kind in normalised.items()
+        name: DistillationObjective(sp=gamma, normalise=kind) for name, kind in kinds.items()
     }
 
 
 def equal_start(
     objectives: Objectives,
-    reference: str,
     dataset: Dataset,
     settings: StudySettings,
     seed: int,
     keep: Path | None = None,
 ) -> dict[str, DistillationObjective]:
-    """The same objectives with `sp` rescaled so that, at the start, every weighted term equals the
-    reference's.
+    """The same objectives, with `sp` of other normalisations rescaled to start at the paper's size.
 
-    Only objectives with another normalisation than the reference's are rescaled. The terms are
-    compared on the first batch of training images, with the untrained student in training mode.
+    A weight means nothing for a term of another scale. So `sp` is changed to make the weighted term
+    what it is with row normalisation, on the first batch and with the untrained student.
     """
     teacher = train_teacher(dataset, settings, seed, keep)
     student = new_network(settings.student, dataset, seed).train()
     images = dataset.normalise(dataset.x_train[: settings.training.batch_size])
-    labels = dataset.y_train[: settings.training.batch_size]
-
-    def term(objective: DistillationObjective) -> float:
-        full = objective.between(student, teacher)
-        seen, shown = full.layers()
-        with torch.no_grad():
-            return full(observe(student, images, seen), observe(teacher, images, shown), labels)[1][
-                "sp"
-            ].item()
-
-    start = term(objectives[reference])
+    layer = student.stage_names[-1]
+    with torch.no_grad():
+        seen = observe(student, images, (layer,)).features[layer]
+        shown = observe(teacher, images, (layer,)).features[layer]
+    start = {kind: sp_loss(seen, shown, kind).item() for kind in NORMALISATIONS}
+    ratio = {kind: start["row"] / max(loss, 1e-30) for kind, loss in start.items()}
     return {
-        name: one
-        if one.normalise == objectives[reference].normalise
-        else replace(one, sp=one.sp * start / max(term(one), 1e-30))
-        for name, one in objectives.items()
+        name: replace(one, sp=one.sp * ratio[one.normalise]) for name, one in objectives.items()
     }
 
 
