@@ -90,7 +90,8 @@ class ChapterTable(MadeFromRecords):
     def nodes(self, records):
         from smallnets.book.catalogue import CHAPTERS
 
-        stored = {r["chapter"]: r for r in records if r["scale"] == "small"}
+        # The chapter's own run comes first, and so it is the one that stays.
+        stored = {r["chapter"]: r for r in reversed(records) if r["scale"] == "small"}
         rows = []
         for chapter in CHAPTERS:
             page = f"chapters/{chapter.stem}"
