@@ -36,8 +36,8 @@ check: $(READY) ## style, types, import rules and unit tests: under two minutes
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -n 2 --ignore=tests/packaging --ignore=tests/chapters --ignore=tests/book
 
-chapters: $(READY) ## run chapters and store their outputs (N="02 05" for some, SCALE=smoke|small|paper)
-	$(BIN)/smallnets run $(N) --scale $(SCALE) --store
+chapters: $(READY) ## run chapters; at SCALE=small, the default, store their outputs (N="02 05" for some)
+	$(BIN)/smallnets run $(N) --scale $(SCALE) $(if $(filter small,$(SCALE)),--store)
 
 bench: $(READY) ## race the hot paths against other ways of doing the same work
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -52,7 +52,7 @@ def list_chapters(folder: str) -> None:
     "--output-dir",
     default="runs",
     show_default=True,
-    help="Executed notebooks, records, finished trainings.",
+    help="Executed notebooks and their records.",
 )
 @click.option(
     "--store", is_flag=True, help="Write outputs and record back into the chapters' folder."
@@ -69,31 +69,27 @@ def run(
 ) -> None:
     """Execute chapters (all that are written, unless NUMBERS such as 02 are given)."""
     from smallnets.book import execution
+    from smallnets.book.records import shown
 
     parameters = dict(map(parse_parameter, pairs))
+    if store and (scale != "small" or pairs):
+        raise ValueError(
+            "--store keeps what the chapter's own parameters give: no -p, --scale small"
+        )
     for one in written_chapters(numbers, Path(folder)):
         notebook = Path(folder) / one.notebook
-        target = Path(output_dir).resolve() / one.stem
         began = time.monotonic()
-        executed = execution.execute(notebook, target, {"scale": scale, **parameters})
-        click.echo(f"{one.number}: {time.monotonic() - began:.0f} s, {os.path.relpath(executed)}")
-        command = " ".join(
-            [
-                "smallnets run",
-                one.number,
-                f"--scale {scale}",
-                *(f"-p {shown(pair)}" for pair in pairs),
-            ]
+        executed = execution.execute(
+            notebook, Path(output_dir).resolve() / one.stem, {"scale": scale, **parameters}
         )
+        click.echo(f"{one.number}: {time.monotonic() - began:.0f} s, {os.path.relpath(executed)}")
+        given = [f"-p {name}={shown(str(value))}" for name, value in parameters.items()]
+        command = " ".join(["smallnets run", one.number, "--scale", scale, *given])
         if store:
             execution.store(executed, notebook, command)
         if result:
-            execution.keep_result(
-                executed,
-                notebook,
-                Path(folder).parent / "book" / "results" / f"{result}.json",
-                command,
-            )
+            kept = Path(folder).parent / "book" / "results" / f"{result}.json"
+            execution.keep_result(executed, notebook, kept, command)
 
 
 def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:
@@ -121,13 +117,6 @@ def parse_parameter(pair: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
     return name, _resolve_type(value)
-
-
-def shown(pair: str) -> str:
-    """A parameter as it is recorded: a file by its name alone, wherever it lay."""
-    name, _, value = pair.partition("=")
-    kind, colon, file = value.rpartition(":")
-    return f"{name}={kind}{colon}{Path(file).name if colon else value}"
 
 
 @cli.command("data")

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from smallnets.training import seeded, side_by_side
+from smallnets.training import for_seeds, seeded, side_by_side
 from smallnets.training.seeds import threads
 
 
@@ -15,11 +16,10 @@ def test_seeded_draws_are_repeatable_and_leave_no_trace():
         assert torch.equal(torch.rand(4), first)
 
 
-def describe_job(number: int, scale: int) -> tuple[int, int]:
-    return number * scale, torch.get_num_threads()
-
-
 def test_results_come_in_the_order_of_the_jobs_each_from_one_thread():
+    def describe_job(number: int, scale: int) -> tuple[int, int]:
+        return number * scale, torch.get_num_threads()
+
     jobs = [{"number": number, "scale": 10} for number in range(5)]
     assert side_by_side(describe_job, jobs, workers=2) == [(10 * n, 1) for n in range(5)]
     assert side_by_side(describe_job, jobs[:1], workers=1) == [(0, 1)]
@@ -31,3 +31,15 @@ def test_threads_are_given_back():
     with threads(3):
         assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
+
+
+def test_an_error_in_a_job_reaches_the_caller():
+    def fail(seed: int) -> None:
+        raise ValueError(f"seed {seed} is unlucky")
+
+    with pytest.raises(ValueError, match="seed 0 is unlucky"):
+        side_by_side(fail, for_seeds(1), workers=2)
+
+
+def test_jobs_for_seeds_share_the_rest():
+    assert for_seeds(2, size=3) == [{"size": 3, "seed": 0}, {"size": 3, "seed": 1}]

@@ -7,7 +7,6 @@ can tell when stored outputs no longer come from the code beside them.
 
 import hashlib
 import json
-import os
 import platform
 import resource
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import cpu_count
 
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim
@@ -56,14 +56,14 @@ def save_record(
         "slug": about.slug,
         "title": about.title,
         "scale": parameters.scale,
-        "dataset": parameters.dataset.rpartition("/")[2],
+        "dataset": shown(parameters.dataset),
         "parameters": {
             k: v for k, v in asdict(parameters).items() if k not in ("dataset", "output_dir")
         },
         "seeds": list(range(seeds)),
         "seconds": round(time.monotonic() - STARTED, 1),
         "peak_memory_mb": peak_memory(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cpu_count(),
         "precision": precision,
         "versions": {
             "python": platform.python_version(),
@@ -84,13 +84,17 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
+def shown(value: str) -> str:
+    """A value as it is recorded: of a file only the name, wherever it lay."""
+    kind, colon, file = value.rpartition(":")
+    return f"{kind}{colon}{Path(file).name}" if colon else value
+
+
 def peak_memory() -> int:
     """Largest resident memory in MB of this process, plus that of its largest finished child."""
-    kilobytes = sum(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return kilobytes // 1024
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = sum(resource.getrusage(one).ru_maxrss for one in who)
+    return peak // (1024**2 if sys.platform == "darwin" else 1024)  # bytes there, kilobytes here
 
 
 def imported_files() -> list[str]:

@@ -43,14 +43,16 @@ class Cohort(nn.Module):
     """
 
     def __init__(
-        self, members: Mapping[str, nn.Module], layers: Mapping[str, Sequence[str]] | None = None
+        self,
+        members: Mapping[str, nn.Module],
+        layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
-        self.members = nn.ModuleDict(members)
-        self.layers = {name: tuple((layers or {}).get(name, ())) for name in members}
+        self.names = tuple(members)
+        self.members = nn.ModuleList(members.values())
+        self.layers = [tuple((layers or {}).get(name, ())) for name in members]
 
     def forward(self, images: Tensor) -> dict[str, Observed]:
         """Observations of every member on the same images (batch, channels, height, width)."""
-        return {
-            name: observe(model, images, self.layers[name]) for name, model in self.members.items()
-        }
+        parts = zip(self.names, self.members, self.layers, strict=True)
+        return {name: observe(model, images, layers) for name, model, layers in parts}

@@ -4,13 +4,12 @@ On two cores two one-thread processes train more images than one two-thread proc
 one thread gives the same bits however many run beside it.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
 Result = TypeVar("Result")
@@ -57,7 +56,7 @@ def side_by_side(
         description: what the progress bar is called.
     """
     if workers is None:
-        workers = 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+        workers = 1 if torch.cuda.is_available() else cpu_count()
     with parallel_config(backend="loky", inner_max_num_threads=1):
         results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator")(
             delayed(_in_one_thread)(function, job) for job in jobs
