@@ -9,6 +9,7 @@ from typing import Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -41,6 +42,7 @@ def use_style() -> None:
     change by themselves.
     """
     plt.rcParams.update(STYLE)
+    pd.set_option("display.max_colwidth", None)  # tables show whole sentences
     from IPython import get_ipython
 
     if get_ipython() is not None:

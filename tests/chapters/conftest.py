@@ -1,0 +1,32 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from smallnets.book.execution import execute
+
+CHAPTERS = Path(__file__).parents[2] / "chapters"
+NOTEBOOKS = sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def cells(notebook):
+    return json.loads(notebook.read_text())["cells"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(notebook, **parameters) -> the record of an execution with nothing kept from before."""
+
+    def execute_fresh(notebook: Path, **parameters) -> dict:
+        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        monkeypatch.setenv("SMALLNETS_CACHE", str(folder / "cache"))
+        executed = execute(notebook, folder, parameters)
+        return json.loads(executed.with_suffix(".record.json").read_text())
+
+    return execute_fresh

@@ -1,0 +1,43 @@
+"""The comparison of stored with new outputs: strict with words, tolerant with numbers."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "chapters" / "conftest.py"
+
+
+@pytest.fixture(scope="module")
+def tolerant():
+    spec = importlib.util.spec_from_file_location("chapter_comparison", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def build(text, rtol=1e-4, atol=1e-6):
+        made = module.Tolerant(text)
+        made.rtol, made.atol = rtol, atol
+        return made
+
+    return build
+
+
+def test_rounding_is_forgiven_and_a_change_is_not(tolerant):
+    assert tolerant("loss 0.51234") == "loss 0.51236"
+    assert tolerant("loss 0.51234") != "loss 0.5133"
+
+
+def test_words_are_compared_exactly(tolerant):
+    assert tolerant("SP holds 1.0", atol=9) != "SP fails 1.0"
+    assert tolerant("1 2 3", atol=9) != "1 2"
+    assert tolerant("something") != ""
+    assert tolerant("") != "something"
+
+
+def test_a_cell_may_state_its_tolerance(tolerant):
+    assert tolerant("55 ± 4", rtol=0.25, atol=4) == "60 ± 1"
+    assert tolerant("55 ± 4", rtol=0.05, atol=0) != "60 ± 4"
+
+
+def test_layout_does_not_count(tolerant):
+    assert tolerant("a   1\n b 2") == "a 1 b 2"

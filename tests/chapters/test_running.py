@@ -1,0 +1,72 @@
+"""Every chapter runs: as it stands, on other data, twice alike, and not on nonsense."""
+
+import numpy as np
+import papermill
+import pytest
+
+pytestmark = pytest.mark.chapters
+
+
+@pytest.fixture(scope="module")
+def grey_file(tmp_path_factory):
+    """Three hundred grey 28x28 images of five classes, in a file of one's own."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 220), ("test", 80)):
+        labels = np.arange(count) % 5
+        images = generator.integers(0, 100, (count, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[5 * label : 5 * label + 6] += 150
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    path = tmp_path_factory.mktemp("data") / "grey.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_smoke_twice_gives_the_same_numbers(notebook, run):
+    first, second = (run(notebook, scale="smoke") for _ in range(2))
+    assert first["measurements"] == second["measurements"]
+    assert first["measurements"]
+    assert {claim["verdict"] for claim in first["claims"]} == {"not judged"}
+    assert len(first["claims"]) >= 4
+
+
+def test_grey_images_of_another_size_from_a_file(notebook, run, grey_file):
+    record = run(notebook, scale="smoke", dataset=f"npz:{grey_file}")
+    assert record["dataset"] == "npz:grey.npz"
+    assert all(np.isfinite(record["measurements"]["accuracy"]["teacher"]))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"dataset": "cats"}, "dataset must be one of glyphs10, .*; got 'cats'"),
+        ({"scale": "huge"}, "scale must be one of smoke, small, paper; got 'huge'"),
+        ({"seeds": -1}, "seeds must be at least 1; got -1"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
+        ({"precision": "half"}, "precision must be one of auto, 32-true, bf16-mixed; got 'half'"),
+        ({"output_dir": ""}, "output_dir must name a folder; got an empty string"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_nonsense_is_refused_in_one_line_before_any_training(notebook, run, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError, match=message) as error:
+        run(notebook, **{"scale": "smoke", **parameters})
+    assert error.value.ename == "ValueError"
+    assert "\n" not in error.value.evalue
+
+
+def test_files_that_cannot_be_used_are_refused(notebook, run, grey_file, tmp_path):
+    arrays = dict(np.load(grey_file))
+    arrays.pop("y_test")
+    np.savez(tmp_path / "incomplete.npz", **arrays)
+    with pytest.raises(papermill.PapermillExecutionError, match=r"y_test") as error:
+        run(notebook, scale="smoke", dataset=f"npz:{tmp_path / 'incomplete.npz'}")
+    assert "\n" not in error.value.evalue
+    with pytest.raises(papermill.PapermillExecutionError, match=r"nowhere\.npz"):
+        run(notebook, scale="smoke", dataset="npz:nowhere.npz")
+
+
+def test_unknown_parameters_are_refused(notebook, run):
+    with pytest.raises(ValueError, match=r"has the parameters .*dataset.*; got temprature"):
+        run(notebook, scale="smoke", temprature=3)

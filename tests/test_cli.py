@@ -1,0 +1,132 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from smallnets.cli import parse_parameter
+
+ROOT = Path(__file__).parents[1]
+
+
+def smallnets(*arguments, cwd=ROOT):
+    command = [sys.executable, "-c", "from smallnets.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A folder with a chapter 02 of three cells that writes a record as a chapter does."""
+    code = nbformat.v4.new_code_cell
+    cells = [
+        code('scale = "small"\nseeds = 2\noutput_dir = "runs"', metadata={"tags": ["parameters"]}),
+        code(
+            "import json, pathlib\n"
+            "record = {'chapter': '02', 'scale': scale, 'imports': ['checks.py'], 'seeds': seeds}\n"
+            "folder = pathlib.Path(output_dir)\n"
+            "file = folder / '02_similarity_preserving.record.json'\n"
+            "_ = file.write_text(json.dumps(record))"
+        ),
+        code("21 * seeds"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    (tmp_path / "chapters").mkdir()
+    nbformat.write(notebook, tmp_path / "chapters" / "02_similarity_preserving.ipynb")
+    return tmp_path
+
+
+def test_list_names_all_chapters_and_their_state():
+    lines = smallnets("list").stdout.splitlines()
+    assert len(lines) == 12
+    assert lines[1].split()[:2] == ["02", "written"]
+    assert "planned" in lines[11]
+
+
+def test_run_stores_outputs_and_a_record_that_is_fresh(workplace):
+    import json
+
+    from smallnets.book.records import stale
+
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    before = nbformat.read(notebook, as_version=4)
+    done = smallnets("run", "02", "--store", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    after = nbformat.read(notebook, as_version=4)
+    assert [cell.source for cell in after.cells] == [cell.source for cell in before.cells]
+    assert [cell.execution_count for cell in after.cells] == [1, 2, 3]
+    assert after.cells[2].outputs[0].data["text/plain"] == "42"
+    assert after.cells[2].outputs[0].execution_count == 3
+    assert "papermill" not in notebook.read_text()
+    record = json.loads(notebook.with_suffix(".record.json").read_text())
+    assert record["command"] == "smallnets run 02 --scale small"
+    assert stale(record, notebook) == []
+
+
+def test_run_passes_parameters_and_keeps_results(workplace):
+    import json
+
+    done = smallnets(
+        "run", "2", "-p", "seeds=5", "--scale", "smoke", "--result", "r", cwd=workplace
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((workplace / "book" / "results" / "r.json").read_text())
+    assert (record["seeds"], record["scale"]) == (5, "smoke")
+    assert record["command"] == "smallnets run 02 --scale smoke -p seeds=5"
+    executed = nbformat.read(
+        workplace / "runs" / "02_similarity_preserving" / "02_similarity_preserving.ipynb", 4
+    )
+    assert executed.cells[-1].outputs[0].data["text/plain"] == "105"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "13"], "chapter must be one of 01, 02,"),
+        (["run", "03"], "chapter 03 is not written"),
+        (["run", "02", "-p", "sedes=3"], "has the parameters scale, seeds, output_dir; got sedes"),
+        (["run", "02", "-p", "seeds"], "a parameter must be NAME=VALUE; got 'seeds'"),
+        (["run", "02", "--store", "--scale", "smoke"], "--store keeps what the chapter's own"),
+        (["run", "--chapters", "nowhere"], "no chapter found in nowhere"),
+        (["data", "cats"], "dataset must be one of glyphs10,"),
+        (["data", "npz:nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_errors_are_one_line(workplace, arguments, message):
+    done = smallnets(*arguments, cwd=workplace)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_failing_chapter_fails_the_command_and_keeps_its_notebook(workplace):
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    broken = nbformat.read(notebook, as_version=4)
+    broken.cells[2].source = "1 / 0"
+    nbformat.write(broken, notebook)
+    done = smallnets("run", "02", cwd=workplace)
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stderr
+    assert (workplace / "runs" / "02_similarity_preserving" / notebook.name).exists()
+
+
+def test_data_lists_names_and_describes_a_set(tmp_path):
+    assert "glyphs10" in smallnets("data").stdout.split()
+    done = smallnets("data", "digits", "--picture", tmp_path / "sheet.png")
+    assert "1437 training and 360 test images" in done.stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("a=3", 3),
+        ("a=0.5", 0.5),
+        ("a=True", True),
+        ("a=None", None),
+        ("a=npz:x=y.npz", "npz:x=y.npz"),
+    ],
+)
+def test_values_are_read_as_what_they_look_like(pair, value):
+    assert parse_parameter(pair) == ("a", value)
