@@ -51,6 +51,12 @@ def use_style() -> None:
         set_matplotlib_formats("svg", metadata={"Date": None})
 
 
+def closed(figure: Figure) -> Figure:
+    """The figure, taken from pyplot's list: a notebook then shows it once, where it is returned."""
+    plt.close(figure)
+    return figure
+
+
 def seed_dots(
     values: Mapping[str, Sequence[float]], xlabel: str, baseline: str | None = None
 ) -> Figure:
@@ -74,7 +80,7 @@ def seed_dots(
     axes.invert_yaxis()
     axes.set_xlabel(xlabel)
     axes.grid(axis="y", visible=False)
-    return figure
+    return closed(figure)
 
 
 def contact_sheet(
@@ -100,7 +106,7 @@ def contact_sheet(
             axes.axis("off")
         for axes, image in zip(column, chosen, strict=False):
             axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255)
-    return figure
+    return closed(figure)
 
 
 class ClassSorted(Protocol):
@@ -135,7 +141,7 @@ def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
         under.set_xlabel("images")
     grid[0, 0].set_ylabel("images")
     figure.colorbar(drawn, ax=list(grid[-1]), shrink=0.8, label="similarity")
-    return figure
+    return closed(figure)
 
 
 def ruled(axes: Axes, rows: Sequence[int], columns: Sequence[int] = ()) -> None:
