@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from smallnets.book import Claim, Comparison, claims_table
 
 ABOVE = Comparison("above", [0.5, 0.6, 0.7], [0.1, 0.2, 0.29])
 BELOW = Comparison("below", ABOVE.worse, ABOVE.better)
+COLUMNS = ["claim", "paper", "measured", "verdict", "reason"]
 OPEN = Comparison("open", [0.5, 0.6, 0.7], [0.6, 0.5, 0.71])
 
 
@@ -71,7 +73,14 @@ def test_reason_is_given_only_where_something_is_to_be_explained():
 
 def test_table_shows_measurement_and_verdict():
     table = claims_table([claim(ABOVE), claim(OPEN)])
-    assert list(table.columns) == ["paper", "measured", "verdict", "reason"]
-    assert list(table["verdict"]) == ["reproduced", "not at this scale"]
+    rows = re.findall(r"<td>(.*?)</td>", table.data)
+    assert re.findall(r"<th>(.*?)</th>", table.data) == COLUMNS
+    assert (rows[0], rows[3], rows[8]) == ("text", "reproduced", "not at this scale")
     half = np.diff(ABOVE.interval)[0] / 2
-    assert table["measured"].iloc[0] == f"above: +40.3 ± {100 * half:.1f} points (holds)"
+    assert rows[2] == f"above: +40.3 ± {100 * half:.1f} points (holds)"
+
+
+def test_table_gives_every_comparison_a_line_and_escapes_texts():
+    table = claims_table([Claim("a < b", "", [ABOVE, OPEN], "")])
+    assert "a &lt; b" in table.data
+    assert table.data.count("<br>") == 1

@@ -13,10 +13,12 @@ The verdict of the claim follows: *reproduced* if every comparison holds, *partl
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from math import sqrt
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from scipy import stats
 
 CONFIDENCE = 0.90
@@ -115,7 +117,14 @@ class Claim:
         }
 
 
-def claims_table(claims: Sequence[Claim], judged: bool = True) -> pd.DataFrame:
-    """Claims, published figures, mean differences ± half their intervals, and verdicts."""
-    rows = [claim.row(judged) for claim in claims]
-    return pd.DataFrame(rows).drop(columns="rule").set_index("claim")
+def claims_table(claims: Sequence[Claim], judged: bool = True) -> HTML:
+    """Claims, published figures, mean differences ± half their intervals, verdicts and reasons."""
+    rows = [
+        {
+            name: "<br>".join(map(escape, text.split("; ")))
+            for name, text in claim.row(judged).items()
+        }
+        for claim in claims
+    ]
+    table = pd.DataFrame(rows).drop(columns="rule")
+    return HTML(table.to_html(index=False, escape=False, border=0, justify="left"))

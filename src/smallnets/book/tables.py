@@ -57,7 +57,7 @@ def sizes(networks: Mapping[str, nn.Module], input_shape: tuple[int, ...]) -> pd
     """Parameters, and multiply-accumulates for one input of a shape, a network a row."""
     return pd.DataFrame(
         {
-            "parameters": {name: measure.parameters(net) for name, net in networks.items()},
-            "MACs": {name: measure.macs(net, input_shape) for name, net in networks.items()},
+            "parameters": {name: f"{measure.parameters(net):,}" for name, net in networks.items()},
+            "MACs": {name: f"{measure.macs(net, input_shape):,}" for name, net in networks.items()},
         }
     )
