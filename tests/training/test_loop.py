@@ -4,6 +4,7 @@ import textwrap
 import time
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def test_nothing_finished_is_trained_again(tiny, settings, new_model, tmp_path):
     history = fit(first, tiny, settings, seed=0, keep=tmp_path, label="model")
     written = next(tmp_path.iterdir()).stat().st_mtime_ns
     assert fit(again, tiny, settings, seed=0, keep=tmp_path, label="model") == history
+    assert not again.training
     assert digest(first) == digest(again)
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
     assert next(tmp_path.iterdir()).stat().st_mtime_ns == written
@@ -193,6 +195,12 @@ def test_a_killed_process_started_again_ends_as_if_it_had_not_been_killed(tmp_pa
 def test_more_images_a_batch_than_there_are(tiny, settings, new_model, batch_size, message):
     with pytest.raises(ValueError, match=message):
         fit(new_model(), tiny, replace(settings, batch_size=batch_size), seed=0)
+
+
+def test_processes_must_share_a_batch_evenly(tiny, settings, new_model):
+    three = SimpleNamespace(world_size=3)
+    with pytest.raises(ValueError, match="must be a multiple of the 3 processes; got 16"):
+        fit(new_model(), tiny, settings, seed=0, fabric=three)
 
 
 class CohortClassification:

@@ -89,9 +89,11 @@ def fit(
     """
     fabric = fabric or settings.fabric()
     checks.between("batch_size", settings.batch_size, 1, len(dataset.y_train))
-    checks.one_of(
-        "batch_size modulo processes", str(settings.batch_size % fabric.world_size), ("0",)
-    )
+    if settings.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size must be a multiple of the {fabric.world_size} processes; "
+            f"got {settings.batch_size}"
+        )
     code = code_digest(objective)
     path = (
         None
@@ -109,6 +111,7 @@ def fit(
         )
     )
     if path and (finished := load_finished(path, model, code)) is not None:
+        model.eval()
         return finished
 
     order = torch.Generator().manual_seed(seed)
