@@ -81,6 +81,7 @@ def test_table_shows_measurement_and_verdict():
 
 
 def test_table_gives_every_comparison_a_line_and_escapes_texts():
-    table = claims_table([Claim("a < b", "", [ABOVE, OPEN], "")])
+    table = claims_table([Claim("a < b", "", [ABOVE, OPEN], "one; two")])
     assert "a &lt; b" in table.data
     assert table.data.count("<br>") == 1
+    assert "one; two" in table.data

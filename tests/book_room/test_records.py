@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -58,12 +59,13 @@ def test_stored_results_are_those_of_the_chapter(parameters, tmp_path):
     (folder / "05-real.json").write_text(json.dumps({**record, "chapter": "05"}))
     (tmp_path / "chapters").mkdir()
     table = stored_results("02", tmp_path / "chapters")
-    assert [index[0] for index in table.index] == ["02-real"]
-    assert table["verdict"].iloc[0] == record["claims"][0]["verdict"]
+    cells = re.findall(r"<td>(.*?)</td>", table.data)
+    assert (cells[0], cells[1], cells[3]) == ("02-real", "It works", record["claims"][0]["verdict"])
+    assert len(cells) == 4
 
 
 def test_without_stored_results_the_table_is_empty(tmp_path):
-    assert len(stored_results("02", tmp_path)) == 0
+    assert "<td>" not in stored_results("02", tmp_path).data
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ The verdict of the claim follows: *reproduced* if every comparison holds, *partl
 *contradicted* if none holds and one or more fail, *not at this scale* if none holds and none fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import sqrt
@@ -119,12 +119,14 @@ class Claim:
 
 def claims_table(claims: Sequence[Claim], judged: bool = True) -> HTML:
     """Claims, published figures, mean differences ± half their intervals, verdicts and reasons."""
-    rows = [
-        {
-            name: "<br>".join(map(escape, text.split("; ")))
-            for name, text in claim.row(judged).items()
-        }
-        for claim in claims
-    ]
-    table = pd.DataFrame(rows).drop(columns="rule")
-    return HTML(table.to_html(index=False, escape=False, border=0, justify="left"))
+    rows = [claim.row(judged) for claim in claims]
+    return rows_table(rows, ("claim", "paper", "measured", "verdict", "reason"))
+
+
+def rows_table(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> HTML:
+    """Rows of claims as a table of the given columns, every comparison on a line of its own."""
+    cells = [{name: escape(row[name]) for name in columns} for row in rows]
+    for row in cells:
+        row["measured"] = row["measured"].replace("; ", "<br>")
+    table = pd.DataFrame(cells, columns=list(columns))
+    return HTML(table.to_html(index=False, escape=False, border=0))

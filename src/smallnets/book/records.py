@@ -17,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from IPython.display import HTML
 from joblib import cpu_count
 
 from smallnets.book.catalogue import chapter
-from smallnets.book.claims import Claim
+from smallnets.book.claims import Claim, rows_table
 from smallnets.book.parameters import Parameters
 from smallnets.storage import SOURCE, atomic_path
 
@@ -129,7 +129,7 @@ def stale(record: Mapping[str, Any], notebook: Path) -> list[str]:
     return [name for name, digest in now.items() if record["hashes"].get(name) != digest]
 
 
-def stored_results(number: str, start: Path | None = None) -> pd.DataFrame:
+def stored_results(number: str, start: Path | None = None) -> HTML:
     """Claims judged on real data by earlier, longer runs of a chapter, from the book's `results`
     folder.
 
@@ -138,7 +138,7 @@ def stored_results(number: str, start: Path | None = None) -> pd.DataFrame:
         start: folder from which to look upwards for `book/results`; the current one by default.
 
     Returns:
-        One row a claim and run; empty where no stored results are at hand.
+        A table with a row a claim and run, without rows where no stored results are at hand.
     """
     here = (start or Path.cwd()).resolve()
     folders = [folder / "book" / "results" for folder in (here, *here.parents)]
@@ -148,5 +148,4 @@ def stored_results(number: str, start: Path | None = None) -> pd.DataFrame:
         record = json.loads(file.read_text())
         if record["chapter"] == chapter(number).number:
             rows += [{"run": file.stem, **claim} for claim in record["claims"]]
-    table = pd.DataFrame(rows, columns=["run", "claim", "measured", "verdict"])
-    return table.set_index(["run", "claim"])
+    return rows_table(rows, ("run", "claim", "measured", "verdict"))
