@@ -125,7 +125,8 @@ def test_data_lists_names_and_describes_a_set(tmp_path):
         ("a=0.5", 0.5),
         ("a=True", True),
         ("a=None", None),
-        ("a=npz:x=y.npz", "npz:x=y.npz"),
+        ("a=npz:x=y.npz", f"npz:{Path.cwd() / 'x=y.npz'}"),
+        ("a=npz:/x/y.npz", "npz:/x/y.npz"),
     ],
 )
 def test_values_are_read_as_what_they_look_like(pair, value):

@@ -110,12 +110,17 @@ def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:
 
 
 def parse_parameter(pair: str) -> tuple[str, Any]:
-    """NAME=VALUE, with the value as a number, truth value or None where it reads as one."""
+    """NAME=VALUE, with the value as a number, truth value or None where it reads as one.
+
+    A file in "npz:FILE" is looked for from here, not from the folder in which a chapter runs.
+    """
     from papermill.cli import _resolve_type
 
     name, equals, value = pair.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
+    if value.startswith("npz:"):
+        value = f"npz:{Path(value.removeprefix('npz:')).absolute()}"
     return name, _resolve_type(value)
 
 
