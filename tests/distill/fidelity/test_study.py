@@ -9,13 +9,13 @@ from smallnets import measure
 from smallnets.data import Augmentation
 from smallnets.distill.fidelity import (
     PRESETS,
+    Examiner,
     capacities,
     data_policies,
     ensembles,
     growing,
     imitation_gap,
     journeys,
-    judge,
     landscapes,
     near_teacher,
     new_network,
@@ -28,7 +28,8 @@ from smallnets.distill.fidelity import (
     targets,
     with_control,
 )
-from smallnets.distill.fidelity.study import of_equal_length, teacher_seed
+from smallnets.distill.fidelity.students import teacher_seed
+from smallnets.distill.fidelity.study import of_equal_length
 
 JUDGED = {
     "agreement", "kl", "accuracy", "nll", "brier", "teacher accuracy", "ece", "train agreement",
@@ -91,7 +92,7 @@ def test_no_student_starts_at_a_teachers_first_weights():
 
 def test_a_teacher_agrees_with_itself_entirely(digits, quick):
     teacher = new_network("convnet-4", digits, 0)
-    found = judge(teacher, teacher, digits, quick.training)
+    found = Examiner(teacher, digits, quick.training)(teacher)
     assert set(found) == JUDGED
     assert found["agreement"] == found["train agreement"] == found["clean agreement"] == 1
     assert found["kl"] == pytest.approx(0, abs=1e-9)
@@ -115,8 +116,11 @@ def test_ensembles_and_their_control(digits, quick, kept):
         with_control(outcomes[:1])
 
 
-def test_every_policy_is_tried(digits, quick, kept):
+def test_every_policy_is_tried_beside_the_plain_student(digits, quick, kept):
     found = data_policies(digits, quick, 0, kept)
+    plain = ensembles(digits, quick, 0, kept).measures["m = 1, τ = 1"]
+    assert found["baseline"] == pytest.approx(plain, rel=1e-5)
+    assert optimisers(digits, quick, 0, kept)["SGD, 2 epochs"] == found["baseline"]
     assert len(found) == 10
     assert all(set(one) == JUDGED for one in found.values())
     assert len({one["teacher accuracy"] for one in found.values()}) == 1

@@ -67,22 +67,25 @@ from smallnets.distill.fidelity.start import (
     interpolate_state,
     refresh_statistics,
 )
+from smallnets.distill.fidelity.students import (
+    Examiner,
+    logits_of,
+    new_network,
+    plain_student,
+    train_teacher,
+)
 from smallnets.distill.fidelity.study import (
     Outcome,
     capacities,
     data_policies,
     ensembles,
     growing,
-    judge,
-    logits_of,
     name_of,
-    new_network,
     optimisers,
     other_networks,
     recycled,
     representations,
     targets,
-    train_teacher,
     with_control,
 )
 from smallnets.distill.fidelity.surface import (
@@ -99,6 +102,7 @@ __all__ = [
     "CalibrationBins",
     "ClassGaussian",
     "Ensemble",
+    "Examiner",
     "FidelityMeter",
     "Imitation",
     "Journey",
@@ -136,7 +140,6 @@ __all__ = [
     "imitation_gap",
     "interpolate_state",
     "journeys",
-    "judge",
     "kernel_matrix",
     "landscapes",
     "logit_loss",
@@ -150,6 +153,7 @@ __all__ = [
     "new_network",
     "optimisers",
     "other_networks",
+    "plain_student",
     "plane_basis",
     "policies",
     "prepare",

@@ -14,15 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.distill.fidelity.losses import soft_cross_entropy, tempered
 from smallnets.distill.fidelity.objective import Ensemble, Objective, imitate
 from smallnets.distill.fidelity.settings import StudySettings
 from smallnets.distill.fidelity.start import between, refresh_statistics
-from smallnets.distill.fidelity.study import (
+from smallnets.distill.fidelity.students import (
+    Examiner,
     Measures,
-    judge,
     new_network,
     seen_images,
     teacher_seed,
@@ -92,13 +91,9 @@ def near_teacher(
     first step.
     """
     teacher, found = journeys(dataset, settings, seed, keep)
-    viewed = seen_images(dataset, settings.training.augmentation, settings.training.batch_size)
-    told = measure.predict(teacher, viewed)
+    examine = Examiner(teacher, dataset, settings.training)
     return {
-        name: {
-            **judge(one.end, teacher, dataset, settings.training),
-            "start agreement": measure.agreement(told, measure.predict(one.start, viewed)),
-        }
+        name: {**examine(one.end), "start agreement": examine.before(one.start)}
         for name, one in found.items()
     }
 

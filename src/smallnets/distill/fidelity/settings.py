@@ -28,7 +28,7 @@ class StudySettings:
         amounts: multiples of the labelled images in the experiment on growing data.
         labelled: share of the training images whose labels the teacher of that experiment sees.
         share: of foreign or generated images in a batch.
-        foreign: data set that the foreign images come from.
+        foreign, foreign_images: data set that the foreign images come from, and how many of them.
         adam_lr: learning rate of Adam.
         teaching, training: of the teachers on labels, and of the students.
     """
@@ -53,6 +53,7 @@ class StudySettings:
     labelled: float = 0.25
     share: float = 0.2
     foreign: str = "glyphs62"
+    foreign_images: int = 500
     adam_lr: float = 1e-3
 
 
@@ -91,10 +92,10 @@ PRESETS = {
         network="convnet-8",
         others=("convnet-4", "convnet-16"),
         near_norm="batch",
-        train=2000,
+        train=1600,
         test=2000,
         held_out=400,
-        seeds=4,
+        seeds=3,
         side_seeds=3,
         teaching=_quick(epochs=8, lr=0.3),
         training=_quick(epochs=8, lr=0.3),
@@ -115,6 +116,7 @@ PRESETS = {
         temperatures=(1.0, 4.0),
         lengths=(0.1, 1.0),
         foreign="svhn",
+        foreign_images=50_000,
         teaching=TrainSettings(
             epochs=200,
             batch_size=256,

@@ -47,10 +47,11 @@ class ClassGaussian:
         for label in range(dataset.num_classes):
             rows = dataset.x_train[dataset.y_train == label].flatten(1).double()
             mean = rows.mean(dim=0)
-            _, lengths, directions = torch.linalg.svd(rows - mean, full_matrices=False)
-            deviation = lengths[:kept, None] / (len(rows) - 1) ** 0.5
+            centred = rows - mean
+            # Few images, many pixels: the small matrix of inner products has the same spectrum.
+            _, vectors = torch.linalg.eigh(centred @ centred.T)
             means.append(mean)
-            axes.append(deviation * directions[:kept])
+            axes.append(vectors[:, -kept:].T @ centred / (len(rows) - 1) ** 0.5)
         channels, (height, width) = dataset.channels, dataset.size
         return cls(torch.stack(means), torch.stack(axes), (channels, height, width))
 

@@ -5,27 +5,32 @@ teacher on the test images ("agreement", "kl", ...) and on training images as th
 ("train agreement", "train kl").
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smallnets import checks, measure
 from smallnets.data import Augmentation, Dataset
 from smallnets.distill.fidelity.cka import cka
-from smallnets.distill.fidelity.meter import CalibrationBins, FidelityMeter, calibration_bins
+from smallnets.distill.fidelity.meter import CalibrationBins, calibration_bins
 from smallnets.distill.fidelity.objective import Ensemble, Objective, Reduced, imitate
 from smallnets.distill.fidelity.policies import policies
 from smallnets.distill.fidelity.settings import StudySettings, with_epochs
 from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, halves
-from smallnets.models import RowReader, named
-from smallnets.training import TrainSettings, fit, observe, seeded
-
-Measures = dict[str, dict[str, float]]
-LOOKED_AT = 2000  # training images on which train agreement is measured, at most
+from smallnets.distill.fidelity.students import (
+    Examiner,
+    Measures,
+    beside_plain,
+    logits_of,
+    new_network,
+    plain_student,
+    self_distil,
+    train_teacher,
+)
+from smallnets.training import TrainSettings, observe
 
 
 class Outcome(NamedTuple):
@@ -35,83 +40,6 @@ class Outcome(NamedTuple):
     teachers: dict[str, Tensor]  # test logits (n, classes) of the teacher of every student
     students: dict[str, Tensor]  # test logits (n, classes) of every student
     calibration: dict[str, CalibrationBins]  # of every student, on the test images
-
-
-def new_network(name: str, dataset: Dataset, seed: int, norm: str = "batch") -> nn.Module:
-    """An untrained network for the dataset's images and classes; "rows-UNITS" reads rows."""
-    with seeded(seed):
-        if name.startswith("rows-"):
-            units = int(name.removeprefix("rows-"))
-            return RowReader(units, dataset.num_classes, dataset.channels, dataset.size[1])
-        return named(name, dataset.num_classes, dataset.channels, norm=norm)
-
-
-def teacher_seed(seed: int, member: int) -> int:
-    """Seed of a teacher, which no student and no other teacher shares."""
-    return 1000 * (seed + 1) + member
-
-
-def train_teacher(
-    dataset: Dataset,
-    settings: StudySettings,
-    seed: int,
-    member: int = 0,
-    keep: Path | None = None,
-    norm: str = "batch",
-) -> nn.Module:
-    """A member of a seed's ensemble, trained on the labels, or taken from `keep`."""
-    start = teacher_seed(seed, member)
-    teacher = new_network(settings.network, dataset, start, norm)
-    fit(teacher, dataset, settings.teaching, seed=start, keep=keep, label="teacher")
-    return teacher
-
-
-def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
-    """Logits (n, classes) of uint8 images, float32, in evaluation mode."""
-    return measure.predict(network, images, dataset.normalise)
-
-
-def seen_images(dataset: Dataset, view: Augmentation, batch_size: int) -> Tensor:
-    """Training images as a student sees them, normalised; always the same draw of the view."""
-    generator = torch.Generator().manual_seed(0)
-    images = dataset.x_train[:LOOKED_AT].split(batch_size)
-    return torch.cat([view(dataset.normalise(x), generator) for x in images])
-
-
-def judge(
-    student: nn.Module, teacher: nn.Module, dataset: Dataset, training: TrainSettings
-) -> dict[str, float]:
-    """Every measure of a student against a teacher that maps images to (batch, classes).
-
-    Returns:
-        Those of `FidelityMeter` on the test images; "train agreement" and "train kl" on up to 2000
-        training images under the training's view; "clean agreement" on the same images as they are.
-    """
-    said, copied = (logits_of(network, dataset, dataset.x_test) for network in (teacher, student))
-    result = FidelityMeter().update(said, copied, dataset.y_test).compute()
-    viewed = seen_images(dataset, training.augmentation, training.batch_size)
-    shown = [measure.predict(network, viewed) for network in (teacher, student)]
-    clean = dataset.x_train[:LOOKED_AT]
-    plain = [logits_of(network, dataset, clean) for network in (teacher, student)]
-    return result | {
-        "train agreement": measure.agreement(*shown),
-        "train kl": measure.predictive_kl(*shown),
-        "clean agreement": measure.agreement(*plain),
-    }
-
-
-def self_distil(
-    dataset: Dataset,
-    teacher: nn.Module,
-    students: Mapping[str, nn.Module],
-    objectives: Mapping[str, Objective],
-    training: TrainSettings,
-    seed: int,
-    keep: Path | None,
-) -> Measures:
-    """Distil students from one teacher, side by side, and judge each of them."""
-    imitate(students, Ensemble([teacher]), dataset, objectives, training, seed=seed, keep=keep)
-    return {name: judge(one, teacher, dataset, training) for name, one in students.items()}
 
 
 def name_of(members: int, temperature: float) -> str:
@@ -137,15 +65,20 @@ def ensembles(
         for tau in settings.temperatures
     }
     students = {name: new_network(settings.network, dataset, seed) for name in objectives}
-    training = settings.training
-    imitate(students, Ensemble(teachers), dataset, objectives, training, seed=seed, keep=keep)
+    plain, rest = name_of(1, settings.temperature), dict(students)
+    if rest.pop(plain, None) is not None:  # other experiments need it too
+        students[plain] = plain_student(dataset, settings, teachers[0], seed, keep)
+    wanted = {name: objectives[name] for name in rest}
+    imitate(rest, Ensemble(teachers), dataset, wanted, settings.training, seed=seed, keep=keep)
     outcome = Outcome({}, {}, {}, {})
-    for name, student in students.items():
-        teacher = Reduced(Ensemble(teachers[: objectives[name].members]))
-        outcome.measures[name] = judge(student, teacher, dataset, training)
-        outcome.teachers[name] = logits_of(teacher, dataset, dataset.x_test)
-        outcome.students[name] = logits_of(student, dataset, dataset.x_test)
-        outcome.calibration[name] = calibration_bins(outcome.students[name], dataset.y_test)
+    for m in settings.members:
+        teacher = Reduced(Ensemble(teachers[:m]))
+        examine = Examiner(teacher, dataset, settings.training)
+        for name in (name_of(m, tau) for tau in settings.temperatures):
+            outcome.measures[name] = examine(students[name])
+            outcome.teachers[name] = examine.told[0]
+            outcome.students[name] = logits_of(students[name], dataset, dataset.x_test)
+            outcome.calibration[name] = calibration_bins(outcome.students[name], dataset.y_test)
     return outcome
 
 
@@ -180,10 +113,13 @@ def data_policies(
     teacher = train_teacher(dataset, settings, seed, 0, keep)
     generator = torch.Generator().manual_seed(seed)
     made = ClassGaussian.fitted(dataset).sample(len(dataset.y_train), generator)
-    foreign = foreign_images(dataset, settings.foreign, len(dataset.y_train))
+    foreign = foreign_images(dataset, settings.foreign, settings.foreign_images)
     views = policies(dataset, settings.training.augmentation, made, foreign, settings.share)
     results: Measures = {}
     for name, view in views.items():
+        if name == "baseline":
+            results |= beside_plain(name, dataset, settings, teacher, seed, keep)
+            continue
         students = {name: new_network(settings.network, dataset, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
         training = replace(settings.training, augmentation=view)
@@ -260,13 +196,12 @@ def capacities(
 ) -> Measures:
     """Students narrower, equal and wider than one teacher, side by side."""
     teacher = train_teacher(dataset, settings, seed, 0, keep)
-    sizes = sorted(
-        {settings.network, *settings.others},
-        key=lambda name: measure.parameters(new_network(name, dataset, 0)),
-    )
-    students = {name: new_network(name, dataset, seed) for name in sizes}
-    objectives = {name: Objective(temperature=settings.temperature) for name in sizes}
-    return self_distil(dataset, teacher, students, objectives, settings.training, seed, keep)
+    others = {name: new_network(name, dataset, seed) for name in settings.others}
+    objectives = {name: Objective(temperature=settings.temperature) for name in others}
+    found = self_distil(dataset, teacher, others, objectives, settings.training, seed, keep)
+    found |= beside_plain(settings.network, dataset, settings, teacher, seed, keep)
+    sizes = {name: measure.parameters(new_network(name, dataset, 0)) for name in found}
+    return {name: found[name] for name in sorted(found, key=lambda name: sizes[name])}
 
 
 def targets(
@@ -275,12 +210,14 @@ def targets(
     """What the student is asked to match: labels in several weights, and other losses."""
     teacher = train_teacher(dataset, settings, seed, 0, keep)
     base = Objective(temperature=settings.temperature)
-    objectives = {"α = 0": base}
-    objectives |= {f"α = {a:g}": replace(base, alpha=a) for a in settings.alphas}
+    objectives = {f"α = {a:g}": replace(base, alpha=a) for a in settings.alphas}
     others = ("symmetric", "reverse", "hard", "mixed", "brier", "logit")
     objectives |= {loss: replace(base, loss=loss) for loss in others}
     students = {name: new_network(settings.network, dataset, seed) for name in objectives}
-    return self_distil(dataset, teacher, students, objectives, settings.training, seed, keep)
+    plain = beside_plain("α = 0", dataset, settings, teacher, seed, keep)
+    return plain | self_distil(
+        dataset, teacher, students, objectives, settings.training, seed, keep
+    )
 
 
 def optimisers(
@@ -299,6 +236,9 @@ def optimisers(
             training = with_epochs(settings.training, epochs)
             training = replace(training, optimizer=name, lr=rate, final_lr=final)
             called = f"{label}, {epochs} epochs"
+            if training == settings.training:
+                results |= beside_plain(called, dataset, settings, teacher, seed, keep)
+                continue
             students = {called: new_network(settings.network, dataset, seed)}
             objectives = {called: Objective(temperature=settings.temperature)}
             results |= self_distil(dataset, teacher, students, objectives, training, seed, keep)
@@ -331,9 +271,7 @@ def representations(
     """
     teacher = train_teacher(dataset, settings, seed, 0, keep)
     stranger = train_teacher(dataset, settings, seed, 1, keep)
-    student = new_network(settings.network, dataset, seed)
-    objectives = {"s": Objective(temperature=settings.temperature)}
-    self_distil(dataset, teacher, {"s": student}, objectives, settings.training, seed, keep)
+    student = plain_student(dataset, settings, teacher, seed, keep)
     images = dataset.normalise(dataset.x_test[:500])
     stages = teacher.stage_names
     with torch.no_grad():
