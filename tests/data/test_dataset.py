@@ -172,3 +172,17 @@ def test_refuses_inconsistent_parts(change, message):
     parts = {"x_train": x, "y_train": y, "x_test": x, "y_test": y} | change
     with pytest.raises(ValueError, match=message):
         Dataset(name="bad", class_names=("a", "b"), flips=False, **parts)
+
+
+def test_images_may_be_normalised_like_another_set():
+    data, other = make(seed=1), make(seed=2)
+    like = data.normalised_like(other)
+    assert torch.equal(like.normalise(data.x_test), other.normalise(data.x_test))
+    assert torch.equal(like.x_train, data.x_train)
+    assert like.key not in (data.key, other.key)
+    assert not torch.equal(data.normalise(data.x_test), other.normalise(data.x_test))
+
+
+def test_another_number_of_channels_cannot_lend_its_statistics():
+    with pytest.raises(ValueError, match="both sets must have the same channels; got 3 and 1"):
+        make().normalised_like(make(channels=1))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from smallnets import measure
 from smallnets.training import Batch, Classification, Cohort, fit
-from smallnets.training.checkpoint import weights_digest
+from smallnets.training.checkpoint import describe, weights_digest
 
 
 def digest(model):
@@ -228,3 +228,16 @@ def test_label_smoothing_is_torchs_own(tiny, new_model):
     assert torch.equal(loss, expected)
     with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1; got 2"):
         Classification(label_smoothing=2)
+
+
+def test_a_setting_may_hold_images_and_other_images_are_another_training():
+    zeros, ones = torch.zeros(2, 3), torch.ones(2, 3)
+    assert describe(zeros) == describe(zeros.clone())
+    assert describe(zeros) != describe(ones)
+    assert describe(zeros) != describe(zeros.view(3, 2))
+
+
+def test_adam_trains(tiny, settings, new_model):
+    model = new_model()
+    history = fit(model, tiny, replace(settings, optimizer="adam", lr=0.01, epochs=8), seed=0)
+    assert history[-1]["loss"] < history[0]["loss"]

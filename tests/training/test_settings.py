@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from smallnets.training import TrainSettings, learning_rate
 
@@ -17,6 +18,7 @@ from smallnets.training import TrainSettings, learning_rate
         ("schedule", "cosin", "schedule must be one of cosine, step, constant; got 'cosin'"),
         ("final_lr", 0.2, "final_lr must be between 0 and 0.1; got 0.2"),
         ("warmup_epochs", 11, "warmup_epochs must be between 0 and 10; got 11"),
+        ("optimizer", "lbfgs", "optimizer must be one of sgd, adam; got 'lbfgs'"),
         ("device", "gpu", "device must be one of auto, cpu, cuda; got 'gpu'"),
         ("precision", "int8", "precision must be one of auto, 32-true, bf16-mixed; got 'int8'"),
     ],
@@ -48,6 +50,24 @@ def test_warm_up_is_linear_and_hands_over_without_a_jump():
     assert learning_rate(settings, 1) == pytest.approx(0.05)
     assert learning_rate(settings, 2) == pytest.approx(0.1)
     assert math.isclose(learning_rate(settings, 10), 0, abs_tol=1e-12)
+
+
+def test_the_rate_may_change_from_epoch_to_epoch_only():
+    settings = TrainSettings(epochs=10, lr=0.2, whole_epochs=True)
+    assert learning_rate(settings, 4.9) == learning_rate(settings, 4)
+    assert learning_rate(settings, 5) < learning_rate(settings, 4.9)
+
+
+def test_the_optimiser_is_the_one_asked_for_and_each_of_them_learns():
+    for name, kind in (("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)):
+        weight = torch.nn.Parameter(torch.ones(3))
+        settings = TrainSettings(optimizer=name, lr=0.1, weight_decay=0.01)
+        optimiser = settings.optimiser([weight])
+        assert isinstance(optimiser, kind)
+        assert optimiser.param_groups[0]["weight_decay"] == 0.01
+        weight.square().sum().backward()
+        optimiser.step()
+        assert weight.square().sum().item() < 3
 
 
 def test_a_constant_rate_stays():

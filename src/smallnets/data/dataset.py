@@ -109,6 +109,24 @@ class Dataset:
         std = (self.std * unit).to(x.device).view(-1, 1, 1)
         return (x.float() - mean) / std
 
+    def normalised_like(self, other: "Dataset") -> "Dataset":
+        """The same images, normalised with the statistics of another set's training images.
+
+        A network that was trained on `other` then sees them as it is used to. The result keeps this
+        as long as no other data set is made from it.
+
+        Raises:
+            ValueError: if the sets have different numbers of channels.
+        """
+        if self.channels != other.channels:
+            raise ValueError(
+                f"both sets must have the same channels; got {self.channels} and {other.channels}"
+            )
+        like = replace(self)
+        digest = sha256(f"{self.key} {other.mean.tolist()} {other.std.tolist()}".encode())
+        like.__dict__.update(_moments=other._moments, key=digest.hexdigest()[:16])
+        return like
+
     def take(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """The first `train` and `test` images, or as many as there are; None takes all."""
         for name, count in (("train", train), ("test", test)):

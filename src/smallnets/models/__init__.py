@@ -1,15 +1,30 @@
 """The networks that get compressed, and the one way to look inside them.
 
-Every network here is a sequence of named parts with `stage_names` (the submodules whose outputs are
-the stages' feature maps) and a last linear layer called `classifier`. Constructors draw their
-weights from torch's default random numbers and never seed them.
+Every image network is a sequence of named parts with `stage_names` (the submodules whose outputs
+are the stages' feature maps); every network ends in a linear layer called `classifier`.
+Constructors draw their weights from torch's default random numbers and never seed them.
 """
 
 from smallnets.models.cifar_resnet import cifar_resnet
 from smallnets.models.convnet import convnet
 from smallnets.models.features import FeatureTap
+from smallnets.models.lenet import lenet5
 from smallnets.models.named import named
+from smallnets.models.preact_resnet import preact_resnet
+from smallnets.models.row_reader import RowReader
 from smallnets.models.staged import StagedNetwork
+from smallnets.models.vgg import vgg16
 from smallnets.models.wide_resnet import wide_resnet
 
-__all__ = ["FeatureTap", "StagedNetwork", "cifar_resnet", "convnet", "named", "wide_resnet"]
+__all__ = [
+    "FeatureTap",
+    "RowReader",
+    "StagedNetwork",
+    "cifar_resnet",
+    "convnet",
+    "lenet5",
+    "named",
+    "preact_resnet",
+    "vgg16",
+    "wide_resnet",
+]

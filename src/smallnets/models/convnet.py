@@ -67,13 +67,15 @@ def _stage(
     bias = norm == "none"  # a norm would subtract or relearn it
     parts["conv"] = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=bias)
     if norm != "none":
-        parts["norm"] = _norm(norm, channels)
+        parts["norm"] = norm_layer(norm, channels)
     parts["relu"] = nn.ReLU()
     return nn.Sequential(parts)
 
 
-def _norm(norm: str, channels: int) -> nn.Module:
-    """Instance and layer norm are group norm with the most and the fewest groups (Wu & He)."""
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """A norm by its name; instance and layer norm are group norm with the most and the fewest
+    groups (Wu & He).
+    """
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     groups = {"instance": channels, "group": gcd(8, channels), "layer": 1}

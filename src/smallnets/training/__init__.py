@@ -3,10 +3,17 @@
 from smallnets.training.cohort import Cohort, Observed, observe
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.seeds import for_seeds, seeded, side_by_side
-from smallnets.training.settings import DEVICES, PRECISIONS, TrainSettings, learning_rate
+from smallnets.training.settings import (
+    DEVICES,
+    OPTIMIZERS,
+    PRECISIONS,
+    TrainSettings,
+    learning_rate,
+)
 
 __all__ = [
     "DEVICES",
+    "OPTIMIZERS",
     "PRECISIONS",
     "Batch",
     "Classification",

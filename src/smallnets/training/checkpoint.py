@@ -40,6 +40,8 @@ def describe(thing: Any) -> Any:
     """A JSON-representable description that is equal for things that behave alike in training."""
     if isinstance(thing, nn.Module):
         return {"architecture": repr(thing), "weights": weights_digest(thing.state_dict())}
+    if isinstance(thing, torch.Tensor):
+        return {"tensor": weights_digest({"": thing})}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         fields = {
             field.name: describe(getattr(thing, field.name)) for field in dataclasses.fields(thing)

@@ -117,14 +117,7 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
     model.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        settings.lr,
-        settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    optimizer = settings.optimiser(model.parameters())
     trained, optimizer = fabric.setup(model, optimizer)
     running = Running(path, code, model, optimizer, (order, noise))
     history = running.resume()

@@ -1,35 +1,41 @@
 """What a training run is told: how long, how fast, on what device, in what arithmetic."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from torch import nn
 
 from smallnets import checks
 from smallnets.data import Augmentation
 
 SCHEDULES = ("cosine", "step", "constant")
+OPTIMIZERS = ("sgd", "adam")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training with SGD.
+    """Settings of one training.
 
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step, over all processes; an incomplete last batch is dropped.
+        optimizer: "sgd", or "adam" with its usual moments.
         lr: highest learning rate.
-        momentum, nesterov, weight_decay: of SGD.
+        momentum, nesterov: of SGD.
+        weight_decay: added to the gradient as weight_decay times the weights.
         schedule: "cosine" falls from `lr` to `final_lr` with every step, "step" multiplies by
             `decay` at each of the `milestones`, "constant" stays.
         milestones: epochs at which the "step" schedule falls.
         decay: factor of the "step" schedule.
         final_lr: where the cosine ends.
         warmup_epochs: linear rise from 0 before the schedule starts.
+        whole_epochs: whether the learning rate changes only from epoch to epoch, not within one.
         augmentation: random view of every batch; teacher and student see the same one.
         device: "auto" takes a GPU if there is one.
         precision: "bf16-mixed" is bfloat16 autocast, "auto" takes it where the hardware has it.
@@ -41,6 +47,7 @@ class TrainSettings:
 
     epochs: int = 10
     batch_size: int = 128
+    optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
@@ -50,6 +57,7 @@ class TrainSettings:
     decay: float = 0.2
     final_lr: float = 0.0
     warmup_epochs: float = 0.0
+    whole_epochs: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "auto"
     precision: str = "auto"
@@ -57,6 +65,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
         checks.whole("batch_size", self.batch_size, 1)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
         checks.above("lr", self.lr, 0)
         checks.between("momentum", self.momentum, 0, 1)
         checks.at_least("weight_decay", self.weight_decay, 0)
@@ -88,6 +97,19 @@ class TrainSettings:
             return self.precision
         return "bf16-mixed" if has_fast_bfloat16(self.accelerator) else "32-true"
 
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser for some parameters, at the highest learning rate."""
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.SGD(
+            parameters,
+            self.lr,
+            self.momentum,
+            nesterov=self.nesterov and self.momentum > 0,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
     def fabric(self) -> Fabric:
         """Lightning Fabric for one process in the settings' place and arithmetic."""
         mixed = self.arithmetic == "bf16-mixed"
@@ -107,6 +129,8 @@ def has_fast_bfloat16(device: str) -> bool:
 
 def learning_rate(settings: TrainSettings, epoch: float) -> float:
     """Learning rate after `epoch` epochs, a fraction within an epoch included."""
+    if settings.whole_epochs:
+        epoch = math.floor(epoch)
     if epoch < settings.warmup_epochs:
         return settings.lr * epoch / settings.warmup_epochs
     if settings.schedule == "step":

@@ -1,0 +1,162 @@
+"""Fidelity and quality of a student, gathered batch by batch.
+
+Fidelity is how well a student copies its teacher: agreement (the share of equal first choices) and
+the predictive KL from teacher to student at temperature 1. Quality is how well it does on labels:
+accuracy, negative log-likelihood, Brier score, calibration. The paper's point is to measure both.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from smallnets import checks, measure
+
+
+def agreement_bounds(accuracy_a: float, accuracy_b: float) -> tuple[float, float]:
+    """Least and greatest agreement that two accuracies (shares of 1) allow.
+
+    At least max(0, a + b - 1), for both are right somewhere in common; at most 1 - |a - b|, for
+    where only one is right they differ.
+
+    Raises:
+        ValueError: an accuracy is outside [0, 1].
+    """
+    for accuracy in (accuracy_a, accuracy_b):
+        checks.between("accuracy", accuracy, 0, 1)
+    return max(0.0, accuracy_a + accuracy_b - 1), 1 - abs(accuracy_a - accuracy_b)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationBins:
+    """Sums over confidence bins, closed on the right: (i / bins, (i + 1) / bins].
+
+    They add up over batches; averaging the errors of batches would not.
+
+    Attributes:
+        count, correct, confidence: examples, right answers, summed confidences of every bin,
+            float64 (bins,).
+    """
+
+    count: Tensor
+    correct: Tensor
+    confidence: Tensor
+
+    def __add__(self, other: "CalibrationBins") -> "CalibrationBins":
+        if len(self.count) != len(other.count):
+            raise ValueError(
+                f"bins that are added must be equally many; got {len(self.count)} "
+                f"and {len(other.count)}"
+            )
+        return CalibrationBins(
+            self.count + other.count,
+            self.correct + other.correct,
+            self.confidence + other.confidence,
+        )
+
+    def error(self) -> float:
+        """Expected calibration error: |accuracy - mean confidence| of a bin, mean over examples."""
+        return ((self.correct - self.confidence).abs().sum() / self.count.sum()).item()
+
+    def diagram(self) -> tuple[Tensor, Tensor]:
+        """Mean confidence and accuracy of the bins that hold examples: a reliability diagram."""
+        filled = self.count > 0
+        count = self.count[filled]
+        return self.confidence[filled] / count, self.correct[filled] / count
+
+
+def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 10) -> CalibrationBins:
+    """Sort examples by their confidence, the largest softmax probability.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) whole numbers.
+        bins: how many equal intervals of [0, 1].
+
+    Raises:
+        ValueError: shapes or labels do not fit, or `bins` is below 1.
+    """
+    measure.accuracy(logits, labels)  # checks both
+    edges = torch.linspace(0, 1, checks.whole("bins", bins, 1) + 1, dtype=torch.float64)[1:-1]
+    confidence, predicted = logits.detach().double().cpu().softmax(1).max(1)
+    where = torch.bucketize(confidence, edges)
+    right = (predicted == labels.cpu()).double()
+    zeros = torch.zeros(bins, dtype=torch.float64)
+    return CalibrationBins(
+        zeros.index_add(0, where, torch.ones_like(right)),
+        zeros.index_add(0, where, right),
+        zeros.index_add(0, where, confidence),
+    )
+
+
+def brier_score(logits: Tensor, labels: Tensor) -> float:
+    """Squared distance of the probabilities from the one-hot label: summed over classes, mean over
+    examples; 0 to 2.
+    """
+    measure.accuracy(logits, labels)
+    target = torch.nn.functional.one_hot(labels, logits.shape[1]).double()
+    return (logits.double().softmax(1) - target).square().sum(1).mean().item()
+
+
+class FidelityMeter:
+    """Every measure of a student against its teacher, over as many batches as there are.
+
+    Args:
+        bins: of the calibration.
+    """
+
+    def __init__(self, bins: int = 10) -> None:
+        self.bins = checks.whole("bins", bins, 1)
+        self.examples = 0
+        self.labelled = 0
+        self.sums: dict[str, float] = {}
+        self.calibration: CalibrationBins | None = None
+
+    def update(
+        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None
+    ) -> Self:
+        """Take in a batch: logits (n, classes) of both, and labels (n,) where there are any.
+
+        Raises:
+            ValueError: shapes or labels do not fit, or logits are not finite.
+        """
+        for name, logits in (("teacher", teacher_logits), ("student", student_logits)):
+            if not bool(logits.isfinite().all()):
+                raise ValueError(f"{name} logits must be finite; got NaN or infinity")
+        count = len(student_logits)
+        parts = {
+            "agreement": measure.agreement(teacher_logits, student_logits),
+            "kl": measure.predictive_kl(teacher_logits, student_logits),
+        }
+        self.examples += count
+        if labels is not None:
+            self.labelled += count
+            parts |= {
+                "accuracy": measure.accuracy(student_logits, labels),
+                "nll": measure.negative_log_likelihood(student_logits, labels),
+                "brier": brier_score(student_logits, labels),
+                "teacher accuracy": measure.accuracy(teacher_logits, labels),
+            }
+            bins = calibration_bins(student_logits, labels, self.bins)
+            self.calibration = bins if self.calibration is None else self.calibration + bins
+        for name, mean in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + count * mean
+        return self
+
+    def compute(self) -> dict[str, float]:
+        """Means over all examples: "agreement" and "kl", and with labels "accuracy", "nll",
+        "brier", "teacher accuracy" and "ece".
+
+        Raises:
+            ValueError: nothing was taken in.
+        """
+        checks.at_least("number of examples measured", self.examples, 1)
+        fidelity = ("agreement", "kl")
+        result = {
+            name: total / (self.examples if name in fidelity else self.labelled)
+            for name, total in self.sums.items()
+        }
+        if self.calibration is not None:
+            result["ece"] = self.calibration.error()
+        return result

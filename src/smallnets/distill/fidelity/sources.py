@@ -1,0 +1,102 @@
+"""Images that a student may be shown besides the teacher's own: made, taken from elsewhere, held
+back.
+
+The paper trains a generative adversarial network. Here a far simpler generator stands in for it: a
+Gaussian in the leading principal components of every class. It makes blurred but recognisable
+images, and costs milliseconds. Whatever is said about generated images in this study is said about
+these.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.data import Dataset, load
+
+
+@dataclass(frozen=True, eq=False)
+class ClassGaussian:
+    """A Gaussian a class in the span of its leading principal components.
+
+    Attributes:
+        means: (classes, pixels), in grey levels of 0 to 255.
+        axes: (classes, components, pixels), each of the length of one standard deviation.
+        shape: of an image: channels, height, width.
+    """
+
+    means: Tensor
+    axes: Tensor
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def fitted(cls, dataset: Dataset, components: int = 30) -> "ClassGaussian":
+        """Fit to the training images of every class.
+
+        Args:
+            dataset: with at least two training images of every class.
+            components: kept of each class; fewer where a class has fewer images.
+        """
+        checks.whole("components", components, 1)
+        counts = torch.bincount(dataset.y_train, minlength=dataset.num_classes)
+        checks.at_least("training images of every class", int(counts.min()), 2)
+        kept = min(components, int(counts.min()) - 1)
+        means, axes = [], []
+        for label in range(dataset.num_classes):
+            rows = dataset.x_train[dataset.y_train == label].flatten(1).double()
+            mean = rows.mean(dim=0)
+            centred = rows - mean
+            # Few images, many pixels: the small matrix of inner products has the same spectrum.
+            _, vectors = torch.linalg.eigh(centred @ centred.T)
+            means.append(mean)
+            axes.append(vectors[:, -kept:].T @ centred / (len(rows) - 1) ** 0.5)
+        channels, (height, width) = dataset.channels, dataset.size
+        return cls(torch.stack(means), torch.stack(axes), (channels, height, width))
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` images, uint8 (count, channels, height, width), classes drawn evenly."""
+        checks.whole("count", count, 1)
+        classes, components, _ = self.axes.shape
+        label = torch.arange(count) % classes
+        weights = torch.randn(count, components, generator=generator, dtype=torch.float64)
+        pixels = self.means[label] + torch.einsum("nc,ncp->np", weights, self.axes[label])
+        return pixels.round().clamp(0, 255).to(torch.uint8).view(count, *self.shape)
+
+
+def foreign_images(dataset: Dataset, name: str, count: int) -> Tensor:
+    """Images of another data set in this one's size and number of channels.
+
+    Args:
+        dataset: whose size and channels are wanted.
+        name: of the other data set, for `smallnets.data.load`.
+        count: how many; fewer if it has fewer.
+
+    Returns:
+        uint8 (count, channels, height, width). A class of the same name as one of `dataset` is left
+        out, so that digits among letters do not pass for strangers to digits.
+    """
+    other = load(name, train=checks.whole("count", count, 1), test=1)
+    known = [i for i, kind in enumerate(other.class_names) if kind in dataset.class_names]
+    if len(known) < other.num_classes:
+        other_kinds = ~torch.isin(other.y_train, torch.tensor(known, dtype=torch.int64))
+        other = replace(
+            other, x_train=other.x_train[other_kinds], y_train=other.y_train[other_kinds]
+        )
+    images = other.x_train.float()
+    if images.shape[1] > dataset.channels:
+        images = images.mean(dim=1, keepdim=True)
+    images = images.expand(-1, dataset.channels, -1, -1)
+    if images.shape[2:] != dataset.size:
+        images = F.interpolate(images, dataset.size, mode="bilinear", antialias=True)
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """The training images in two halves with every class evenly in both: D0 and D1 of section
+    5.2.
+    """
+    parts = dataset.held_out(len(dataset.y_train) // 2, seed)
+    second = replace(dataset, x_train=parts.x_test, y_train=parts.y_test)
+    return replace(dataset, x_train=parts.x_train, y_train=parts.y_train), second
