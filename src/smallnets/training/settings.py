@@ -10,27 +10,35 @@ from lightning_fabric.plugins import MixedPrecision
 from smallnets import checks
 from smallnets.data import Augmentation
 
-SCHEDULES = ("cosine", "step", "constant")
+SCHEDULES = ("cosine", "linear", "step", "constant")
+OPTIMIZERS = ("sgd", "adam", "shampoo")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of one training with SGD.
+    """Settings of one training.
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, over all processes; an incomplete last batch is dropped.
+        batch_size: images a step, over all processes.
         lr: highest learning rate.
-        momentum, nesterov, weight_decay: of SGD.
-        schedule: "cosine" falls from `lr` to `final_lr` with every step, "step" multiplies by
-            `decay` at each of the `milestones`, "constant" stays.
+        momentum, nesterov: of SGD.
+        weight_decay: of SGD, on all parameters and through the gradient. With "adam" and "shampoo"
+            it is the share by which matrices and kernels shrink in a step at the highest learning
+            rate, whatever that rate is; biases and norms are left alone.
+        schedule: "cosine" and "linear" fall from `lr` to `final_lr` with every step, "step"
+            multiplies by `decay` at each of the `milestones`, "constant" stays.
         milestones: epochs at which the "step" schedule falls.
         decay: factor of the "step" schedule.
         final_lr: where the cosine ends.
         warmup_epochs: linear rise from 0 before the schedule starts.
         augmentation: random view of every batch; teacher and student see the same one.
+        optimizer: "sgd", "adam" or "shampoo", see `smallnets.training.optimizers`.
+        clip: largest norm of the gradient of all parameters together; None is no limit.
+        across_epochs: batches run on across the ends of epochs, and no image is left out. Otherwise
+            an incomplete last batch is dropped.
         device: "auto" takes a GPU if there is one.
         precision: "bf16-mixed" is bfloat16 autocast, "auto" takes it where the hardware has it.
 
@@ -51,6 +59,9 @@ class TrainSettings:
     final_lr: float = 0.0
     warmup_epochs: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: str = "sgd"
+    clip: float | None = None
+    across_epochs: bool = False
     device: str = "auto"
     precision: str = "auto"
 
@@ -64,6 +75,9 @@ class TrainSettings:
         checks.above("decay", self.decay, 0)
         checks.between("final_lr", self.final_lr, 0, self.lr)
         checks.between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.clip is not None:
+            checks.above("clip", self.clip, 0)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
 
@@ -113,10 +127,12 @@ def learning_rate(settings: TrainSettings, epoch: float) -> float:
         return settings.lr * settings.decay ** sum(
             epoch >= milestone for milestone in settings.milestones
         )
-    if settings.schedule == "cosine":
+    if settings.schedule in ("cosine", "linear"):
         share = (epoch - settings.warmup_epochs) / max(
             settings.epochs - settings.warmup_epochs, 1e-12
         )
+        if settings.schedule == "linear":
+            return settings.final_lr + (settings.lr - settings.final_lr) * (1 - share)
         return (
             settings.final_lr
             + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * share)) / 2
