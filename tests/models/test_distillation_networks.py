@@ -53,7 +53,7 @@ def test_names(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("vgg-19", 10), r"network must be .*vgg-16; got 'vgg-19'"),
+        (("vgg-19", 10), r"network must be .*vgg-16, .*; got 'vgg-19'"),
         (("lenet-4", 10), r"network must be .*; got 'lenet-4'"),
         (("preresnet-50", 10), r"depth must be 6n \+ 2 below 44 and 9n \+ 2 from there; got 50"),
     ],

@@ -21,6 +21,8 @@ class Dataset:
         y_train, y_test: int64 labels (n,), from 0 to the number of classes - 1.
         class_names: one per class, in label order.
         flips: whether a mirrored image keeps its label (true of animals, false of characters).
+        moments: mean and standard deviation (channels,) that `normalise` uses. None takes those of
+            `x_train`; a part of a set that a network was trained on needs those of the whole.
 
     Raises:
         ValueError: if the shapes, types or label range disagree.
@@ -33,6 +35,7 @@ class Dataset:
     y_test: Tensor
     class_names: tuple[str, ...]
     flips: bool
+    moments: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         _check_part("train", self.x_train, self.y_train, self.num_classes)
@@ -65,6 +68,8 @@ class Dataset:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
+        if self.moments is not None:
+            return self.moments
         # From counts of the 256 grey levels: exact, and without a float copy of the images.
         levels = torch.arange(256, dtype=torch.float64) / 255
         pixels = self.x_train.transpose(0, 1)
@@ -76,12 +81,14 @@ class Dataset:
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each channel of `x_train` / 255, float32 (channels,)."""
+        """Mean of each channel of `x_train` / 255, float32 (channels,), unless `moments` say it."""
         return self._moments[0]
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of each channel of `x_train` / 255, (channels,), at least 1/255."""
+        """Standard deviation of each channel of `x_train` / 255, at least 1/255, unless `moments`
+        say it.
+        """
         return self._moments[1]
 
     @cached_property
@@ -91,6 +98,8 @@ class Dataset:
         for tensor in (self.x_train, self.y_train, self.x_test, self.y_test):
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy())
+        for moment in self.moments or ():
+            digest.update(moment.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def normalise(self, x: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ are the stages' feature maps); every network ends in a linear layer called `clas
 Constructors draw their weights from torch's default random numbers and never seed them.
 """
 
+from smallnets.models.bit import bit_resnet, load_published
 from smallnets.models.cifar_resnet import cifar_resnet
 from smallnets.models.convnet import convnet
 from smallnets.models.features import FeatureTap
 from smallnets.models.lenet import lenet5
+from smallnets.models.mobile import mobile, mobilenet_v2, mobilenet_v3
 from smallnets.models.named import named
 from smallnets.models.preact_resnet import preact_resnet
 from smallnets.models.row_reader import RowReader
@@ -20,9 +22,14 @@ __all__ = [
     "FeatureTap",
     "RowReader",
     "StagedNetwork",
+    "bit_resnet",
     "cifar_resnet",
     "convnet",
     "lenet5",
+    "load_published",
+    "mobile",
+    "mobilenet_v2",
+    "mobilenet_v3",
     "named",
     "preact_resnet",
     "vgg16",

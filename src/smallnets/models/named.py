@@ -1,17 +1,26 @@
-"""Networks by the short names that tables use: convnet-8, resnet-20, preresnet-20, wrn-16-2."""
+"""Networks by the short names that tables use: convnet-8, resnet-20, wrn-16-2, mobile-8."""
 
 import re
 from collections.abc import Callable
 
+from smallnets.models.bit import bit_resnet
 from smallnets.models.cifar_resnet import cifar_resnet
 from smallnets.models.convnet import convnet
 from smallnets.models.lenet import lenet5
+from smallnets.models.mobile import mobile, mobilenet_v2, mobilenet_v3
 from smallnets.models.preact_resnet import preact_resnet
 from smallnets.models.staged import StagedNetwork
 from smallnets.models.vgg import vgg16
 from smallnets.models.wide_resnet import wide_resnet
 
-NAMES = "convnet-WIDTH, resnet-DEPTH, preresnet-DEPTH, wrn-DEPTH-WIDTH, lenet-5 or vgg-16"
+NAMES = (
+    "convnet-WIDTH, mobile-WIDTH, resnet-DEPTH, preresnet-DEPTH, wrn-DEPTH-WIDTH, bit-DEPTH-WIDTH, "
+    "lenet-5, vgg-16, mobilenet-2 or mobilenet-3"
+)
+PATTERN = (
+    r"(convnet|mobile|resnet|preresnet)-(\d+)|(wrn|bit)-(\d+)-(\d+)"
+    r"|lenet-5|vgg-16|mobilenet-2|mobilenet-3"
+)
 
 
 def named(
@@ -20,9 +29,11 @@ def named(
     """The network that a short name stands for.
 
     Args:
-        name: "convnet-WIDTH" (three stages, a first convolution of stride 2), "resnet-DEPTH"
-            (CIFAR ResNet), "preresnet-DEPTH" (pre-activation ResNet), "wrn-DEPTH-WIDTH" (Wide
-            ResNet), "lenet-5" or "vgg-16".
+        name: "convnet-WIDTH" (three stages, a first convolution of stride 2), "mobile-WIDTH"
+            (inverted residuals), "resnet-DEPTH" (CIFAR ResNet), "preresnet-DEPTH" (pre-activation
+            ResNet), "wrn-DEPTH-WIDTH" (Wide ResNet), "bit-DEPTH-WIDTH" (BiT ResNet), "lenet-5",
+            "vgg-16", "mobilenet-2" or "mobilenet-3" (the latter with GroupNorm, as in function
+            matching).
         num_classes: length of the logits.
         in_channels: channels of the images.
         norm: of a convnet ("batch", "layer", "group", ...) or preresnet ("batch", "layer").
@@ -31,19 +42,23 @@ def named(
         ValueError: for a name of another form, a depth that the family does not have, or a norm
             that it cannot be built with.
     """
-    match = re.fullmatch(r"(convnet|resnet|preresnet|lenet|vgg)-(\d+)|(wrn)-(\d+)-(\d+)", name)
-    whole_names = {"lenet": "lenet-5", "vgg": "vgg-16"}
-    if not match or whole_names.get(match[1], name) != name:
+    match = re.fullmatch(PATTERN, name)
+    if not match:
         raise ValueError(f"network must be {NAMES}; got {name!r}")
-    if match[1] == "convnet":
-        return convnet(int(match[2]), num_classes, in_channels, norm=norm, stem_stride=2)
-    if match[1] == "preresnet":
-        return preact_resnet(int(match[2]), num_classes, in_channels, norm=norm)
-    if norm != "batch":
+    family = match[1] or match[3] or name
+    depth, width = int(match[2] or match[4] or 0), int(match[5] or 0)
+    if norm != "batch" and family not in ("convnet", "preresnet"):
         raise ValueError(f"norm can be given for convnet and preresnet; got {norm!r} for {name!r}")
-    if match[1] == "resnet":
-        return cifar_resnet(int(match[2]), num_classes, in_channels)
-    if match[1]:
-        family: Callable[[int, int], StagedNetwork] = lenet5 if match[1] == "lenet" else vgg16
-        return family(num_classes, in_channels)
-    return wide_resnet(int(match[4]), int(match[5]), num_classes, in_channels)
+    builders: dict[str, Callable[[], StagedNetwork]] = {
+        "convnet": lambda: convnet(depth, num_classes, in_channels, norm=norm, stem_stride=2),
+        "mobile": lambda: mobile(depth, num_classes, in_channels),
+        "resnet": lambda: cifar_resnet(depth, num_classes, in_channels),
+        "preresnet": lambda: preact_resnet(depth, num_classes, in_channels, norm=norm),
+        "wrn": lambda: wide_resnet(depth, width, num_classes, in_channels),
+        "bit": lambda: bit_resnet(depth, num_classes, in_channels, width=width),
+        "lenet-5": lambda: lenet5(num_classes, in_channels),
+        "vgg-16": lambda: vgg16(num_classes, in_channels),
+        "mobilenet-2": lambda: mobilenet_v2(num_classes, in_channels),
+        "mobilenet-3": lambda: mobilenet_v3(num_classes, in_channels, norm="group"),
+    }
+    return builders[family]()

@@ -2,6 +2,7 @@
 
 from smallnets.training.cohort import Cohort, Observed, observe
 from smallnets.training.loop import Batch, Classification, fit
+from smallnets.training.optimizers import Shampoo, new_optimizer
 from smallnets.training.seeds import for_seeds, seeded, side_by_side
 from smallnets.training.settings import (
     DEVICES,
@@ -19,10 +20,12 @@ __all__ = [
     "Classification",
     "Cohort",
     "Observed",
+    "Shampoo",
     "TrainSettings",
     "fit",
     "for_seeds",
     "learning_rate",
+    "new_optimizer",
     "observe",
     "seeded",
     "side_by_side",

@@ -27,14 +27,17 @@ from smallnets.training.checkpoint import (
     load_finished,
     save_finished,
 )
+from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
 
 
 class Batch(NamedTuple):
-    """Images as the network sees them, and their labels."""
+    """Images as the network sees them, their labels, and what an objective needs to go further."""
 
     images: Tensor  # (batch, channels, height, width), normalised and augmented
     labels: Tensor  # (batch,)
+    which: Tensor | None = None  # (batch,) their places among the training images
+    noise: torch.Generator | None = None  # this training's random numbers, for further views
 
 
 Objective = Callable[[nn.Module, Batch], dict[str, Tensor]]
@@ -117,30 +120,31 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
     model.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = settings.optimiser(model.parameters())
-    trained, optimizer = fabric.setup(model, optimizer)
+    trained, optimizer = fabric.setup(model, new_optimizer(model, settings))
     running = Running(path, code, model, optimizer, (order, noise))
     history = running.resume()
     images, labels = dataset.x_train.to(fabric.device), dataset.y_train.to(fabric.device)
-    steps = len(labels) // settings.batch_size
 
     for epoch in tqdm(range(len(history), settings.epochs), desc=label, leave=False, delay=2):
         trained.train()
-        shuffled = torch.randperm(len(labels), generator=order)[: steps * settings.batch_size]
+        times, batches = order_of_images(len(labels), settings, epoch, order)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
-        for step, chosen in enumerate(shuffled.view(steps, -1)):
+        for time, chosen in zip(times, batches, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, epoch + step / steps)
+                group["lr"] = learning_rate(settings, time)
             mine = chosen[fabric.global_rank :: fabric.world_size].to(fabric.device)
             views = settings.augmentation(dataset.normalise(images[mine]), noise)
-            batch = Batch(views.contiguous(memory_format=torch.channels_last), labels[mine])
+            views = views.contiguous(memory_format=torch.channels_last)
             with fabric.autocast():
-                terms = objective(trained, batch)
+                terms = objective(trained, Batch(views, labels[mine], mine, noise))
             optimizer.zero_grad()
             fabric.backward(terms["loss"])
+            if settings.clip is not None:
+                fabric.clip_gradients(trained, optimizer, max_norm=settings.clip)
             optimizer.step()
             for name, term in terms.items():
                 sums[name] += term.detach()
+        steps = len(batches)
         history.append({name: total.item() / steps for name, total in sums.items()})
         if fabric.is_global_zero:
             running.save(history)
@@ -150,3 +154,39 @@ def fit(
         save_finished(path, model, history, code)
         running.remove()
     return history
+
+
+def order_of_images(
+    count: int, settings: TrainSettings, epoch: int, generator: torch.Generator
+) -> tuple[list[float], Tensor]:
+    """When an epoch's steps begin, in epochs, and the images of each.
+
+    Args:
+        count: training images.
+        settings: its `batch_size`, `epochs` and `across_epochs` are used.
+        epoch: which one, from 0.
+        generator: of the order of images.
+
+    Returns:
+        One time a step, and positions (steps, batch). With `across_epochs` the permutations of all
+        epochs form one stream that is cut into round(epochs * count / batch) batches; the times are
+        then those of an even division of the whole training.
+    """
+    batch = settings.batch_size
+    if not settings.across_epochs:
+        steps = count // batch
+        shuffled = torch.randperm(count, generator=generator)[: steps * batch]
+        return [epoch + step / steps for step in range(steps)], shuffled.view(steps, batch)
+    seed = generator.initial_seed()
+    first, end = (int(e * count / batch + 0.5) for e in (epoch, epoch + 1))
+    total = int(settings.epochs * count / batch + 0.5)
+    begun, over = first * batch // count, -(-end * batch // count)
+    stream = torch.cat(
+        [
+            torch.randperm(count, generator=torch.Generator().manual_seed(1_000_003 * seed + e))
+            for e in range(begun, over)
+        ]
+    )
+    start = first * batch - begun * count
+    times = [settings.epochs * step / total for step in range(first, end)]
+    return times, stream[start : start + (end - first) * batch].view(end - first, batch)

@@ -1,19 +1,17 @@
 """What a training run is told: how long, how fast, on what device, in what arithmetic."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from torch import nn
 
 from smallnets import checks
 from smallnets.data import Augmentation
 
-SCHEDULES = ("cosine", "step", "constant")
-OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("cosine", "linear", "step", "constant")
+OPTIMIZERS = ("sgd", "adam", "adamw", "shampoo")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
@@ -24,19 +22,24 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, over all processes; an incomplete last batch is dropped.
-        optimizer: "sgd", or "adam" with its usual moments.
+        batch_size: images a step, over all processes.
         lr: highest learning rate.
         momentum, nesterov: of SGD.
-        weight_decay: added to the gradient as weight_decay times the weights.
-        schedule: "cosine" falls from `lr` to `final_lr` with every step, "step" multiplies by
-            `decay` at each of the `milestones`, "constant" stays.
+        weight_decay: of "sgd" and "adam", on all parameters and through the gradient. With "adamw"
+            and "shampoo" it is the share by which matrices and kernels shrink in a step at the
+            highest learning rate, whatever that rate is; biases and norms are left alone.
+        schedule: "cosine" and "linear" fall from `lr` to `final_lr` with every step, "step"
+            multiplies by `decay` at each of the `milestones`, "constant" stays.
         milestones: epochs at which the "step" schedule falls.
         decay: factor of the "step" schedule.
         final_lr: where the cosine ends.
         warmup_epochs: linear rise from 0 before the schedule starts.
         whole_epochs: whether the learning rate changes only from epoch to epoch, not within one.
         augmentation: random view of every batch; teacher and student see the same one.
+        optimizer: "sgd", "adam", "adamw" or "shampoo", see `smallnets.training.optimizers`.
+        clip: largest norm of the gradient of all parameters together; None is no limit.
+        across_epochs: batches run on across the ends of epochs, and no image is left out. Otherwise
+            an incomplete last batch is dropped.
         device: "auto" takes a GPU if there is one.
         precision: "bf16-mixed" is bfloat16 autocast, "auto" takes it where the hardware has it.
 
@@ -47,7 +50,6 @@ class TrainSettings:
 
     epochs: int = 10
     batch_size: int = 128
-    optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
@@ -59,13 +61,15 @@ class TrainSettings:
     warmup_epochs: float = 0.0
     whole_epochs: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: str = "sgd"
+    clip: float | None = None
+    across_epochs: bool = False
     device: str = "auto"
     precision: str = "auto"
 
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
         checks.whole("batch_size", self.batch_size, 1)
-        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
         checks.above("lr", self.lr, 0)
         checks.between("momentum", self.momentum, 0, 1)
         checks.at_least("weight_decay", self.weight_decay, 0)
@@ -73,6 +77,9 @@ class TrainSettings:
         checks.above("decay", self.decay, 0)
         checks.between("final_lr", self.final_lr, 0, self.lr)
         checks.between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.clip is not None:
+            checks.above("clip", self.clip, 0)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
 
@@ -96,19 +103,6 @@ class TrainSettings:
         if self.precision != "auto":
             return self.precision
         return "bf16-mixed" if has_fast_bfloat16(self.accelerator) else "32-true"
-
-    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser for some parameters, at the highest learning rate."""
-        if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay, fused=True)
-        return torch.optim.SGD(
-            parameters,
-            self.lr,
-            self.momentum,
-            nesterov=self.nesterov and self.momentum > 0,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
 
     def fabric(self) -> Fabric:
         """Lightning Fabric for one process in the settings' place and arithmetic."""
@@ -137,10 +131,12 @@ def learning_rate(settings: TrainSettings, epoch: float) -> float:
         return settings.lr * settings.decay ** sum(
             epoch >= milestone for milestone in settings.milestones
         )
-    if settings.schedule == "cosine":
+    if settings.schedule in ("cosine", "linear"):
         share = (epoch - settings.warmup_epochs) / max(
             settings.epochs - settings.warmup_epochs, 1e-12
         )
+        if settings.schedule == "linear":
+            return settings.final_lr + (settings.lr - settings.final_lr) * (1 - share)
         return (
             settings.final_lr
             + (settings.lr - settings.final_lr) * (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,137 @@
+"""Function matching (Beyer et al., CVPR 2022, arXiv:2106.05237): a good teacher is patient and
+consistent.
+
+Distillation as matching two functions: teacher and student look at *exactly the same* input, inputs
+are drawn from a wide continuum (inception crops, mixed), no label is used, and training goes on for
+far longer than anyone would train on labels.
+
+- `kl_distance`, `logit_distance`, `ensemble_distance`, `mean_prediction`, `agreement`: the loss
+  (equation 2), its alternatives, and several teachers.
+- `mixup`, `mix`, `coefficient`: the continuum (equation 1).
+- `VIEWS`, `boxes`, `inception_boxes`, `cut`, `evaluation_view`: who looks at what.
+- `Matching`, `FunctionMatching`, `match`, `unlabelled`: what a student is asked, step by step.
+- `RECIPES`, `GRID`, `recipe`: the published schedules.
+- `prepare`, `patience`, `variants`, `starts`, `resolutions`, `search`, `learn`: the experiments.
+
+The optimiser, with its decay apart from the learning rate, and Shampoo are in
+`smallnets.training.optimizers`, the published networks in `smallnets.models.bit` and
+`smallnets.models.mobile`. Where paper and official code (big_vision) differ, the code is followed.
+"""
+
+from smallnets.distill.matching.diagnostics import (
+    Seen,
+    judge,
+    linear_cka,
+    look,
+    measures,
+    turning_point,
+)
+from smallnets.distill.matching.losses import (
+    DISTANCES,
+    agreement,
+    ensemble_distance,
+    entropy,
+    kl_distance,
+    logit_distance,
+    mean_prediction,
+)
+from smallnets.distill.matching.mixing import coefficient, mix, mixup
+from smallnets.distill.matching.objective import (
+    FunctionMatching,
+    KeptAnswers,
+    Matching,
+    ensemble,
+    kept_answers,
+    label_loss,
+    match,
+    unlabelled,
+)
+from smallnets.distill.matching.recipes import GRID, PATIENCE, RECIPES, Recipe, recipe
+from smallnets.distill.matching.study import (
+    PRESETS,
+    Lesson,
+    StudySettings,
+    chosen,
+    learn,
+    new_network,
+    other_images,
+    patience,
+    prepare,
+    pretrained,
+    regimes,
+    resolutions,
+    search,
+    starts,
+    taught,
+    teach,
+    train_teacher,
+    transfer_set,
+    variants,
+)
+from smallnets.distill.matching.views import (
+    VIEWS,
+    Teaching,
+    boxes,
+    cut,
+    evaluation_view,
+    inception_boxes,
+    resize_area,
+)
+
+__all__ = [
+    "DISTANCES",
+    "GRID",
+    "PATIENCE",
+    "PRESETS",
+    "RECIPES",
+    "VIEWS",
+    "FunctionMatching",
+    "KeptAnswers",
+    "Lesson",
+    "Matching",
+    "Recipe",
+    "Seen",
+    "StudySettings",
+    "Teaching",
+    "agreement",
+    "boxes",
+    "chosen",
+    "coefficient",
+    "cut",
+    "ensemble",
+    "ensemble_distance",
+    "entropy",
+    "evaluation_view",
+    "inception_boxes",
+    "judge",
+    "kept_answers",
+    "kl_distance",
+    "label_loss",
+    "learn",
+    "linear_cka",
+    "logit_distance",
+    "look",
+    "match",
+    "mean_prediction",
+    "measures",
+    "mix",
+    "mixup",
+    "new_network",
+    "other_images",
+    "patience",
+    "prepare",
+    "pretrained",
+    "recipe",
+    "regimes",
+    "resize_area",
+    "resolutions",
+    "search",
+    "starts",
+    "taught",
+    "teach",
+    "train_teacher",
+    "transfer_set",
+    "turning_point",
+    "unlabelled",
+    "variants",
+]

@@ -1,0 +1,132 @@
+"""What a student is judged by: how often it is right, and how close it is to its teacher's
+function, on images of the training and where nobody looked.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from smallnets import measure
+from smallnets.data import Dataset
+from smallnets.distill.matching.losses import agreement, entropy, logit_distance
+from smallnets.distill.matching.views import evaluation_view
+from smallnets.models import StagedNetwork
+
+
+class Seen(NamedTuple):
+    """A network's answers to a set of images."""
+
+    logits: Tensor  # (images, classes)
+    features: Tensor  # (images, features): what the classifier gets
+
+
+def look(network: StagedNetwork, dataset: Dataset, images: Tensor, resolution: int) -> Seen:
+    """Answers and pooled features for uint8 images, whole, at a resolution.
+
+    Args:
+        network: a sequence whose last part is the classifier.
+        dataset: for its normalisation.
+        images: uint8 (n, channels, height, width).
+        resolution: at which the network sees them.
+    """
+
+    def view(part: Tensor) -> Tensor:
+        return evaluation_view(dataset.normalise(part), resolution)
+
+    features = measure.predict(network[:-1], images, view)
+    logits = measure.predict(network[-1], features, lambda part: part)
+    return Seen(logits, features)
+
+
+def linear_cka(a: Tensor, b: Tensor) -> float:
+    """Centred kernel alignment of two representations of the same images (Kornblith et al., 2019).
+
+    Args:
+        a, b: (images, features); widths may differ.
+
+    Returns:
+        Between 0 (nothing in common) and 1 (equal up to rotation and scale).
+
+    Raises:
+        ValueError: other numbers of images, or fewer than two.
+    """
+    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
+        raise ValueError(
+            "representations must be (images, features) of the same two or more images; "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    a, b = (x.double() - x.double().mean(dim=0) for x in (a, b))
+    shared = (a.T @ b).square().sum()
+    own = (a.T @ a).norm() * (b.T @ b).norm()
+    return (shared / own.clamp_min(1e-300)).item()
+
+
+def judge(
+    student: Seen, teacher: Seen, labels: Tensor, seen: tuple[Tensor, Tensor]
+) -> dict[str, float]:
+    """Measures of a student.
+
+    Args:
+        student, teacher: answers to the test images.
+        labels: of the test images.
+        seen: the student's and the teacher's logits for images of the training.
+
+    Returns:
+        "accuracy", "agreement" and "agreement@5" with the teacher (shares of 1), "kl" from the
+        teacher and "l2" to it on the test images, "kl train" on those of the training, "entropy"
+        (nats), and "cka" of the features.
+    """
+    five = min(5, student.logits.shape[1])
+    return {
+        "accuracy": measure.accuracy(student.logits, labels),
+        "agreement": measure.agreement(student.logits, teacher.logits),
+        "agreement@5": agreement(student.logits, teacher.logits, five).double().mean().item(),
+        "kl": measure.predictive_kl(teacher.logits, student.logits),
+        "kl train": measure.predictive_kl(seen[1], seen[0]),
+        "l2": logit_distance(student.logits, teacher.logits, "l2").mean().item(),
+        "entropy": entropy(student.logits).mean().item(),
+        "cka": linear_cka(student.features, teacher.features),
+    }
+
+
+def measures(
+    networks: Mapping[str, StagedNetwork],
+    dataset: Dataset,
+    resolutions: Mapping[str, int],
+    probe: int = 1000,
+) -> dict[str, dict[str, float]]:
+    """`judge` for every network against the one called "teacher".
+
+    Args:
+        networks: name -> network.
+        dataset: its test images are judged on, and its first `probe` training images are what
+            students were trained on.
+        resolutions: name -> resolution at which the network sees images.
+        probe: training images to look at.
+    """
+
+    def answers(images: Tensor) -> dict[str, Seen]:
+        return {
+            name: look(network, dataset, images, resolutions[name])
+            for name, network in networks.items()
+        }
+
+    test, train = answers(dataset.x_test), answers(dataset.x_train[:probe])
+    return {
+        name: judge(
+            test[name], test["teacher"], dataset.y_test,
+            (train[name].logits, train["teacher"].logits),
+        )
+        for name in networks
+    }  # fmt: skip
+
+
+def turning_point(curve: Tensor, margin: float = 0.05) -> int | None:
+    """Where a curve of losses was lowest, if it then rose by more than `margin` of that; else None.
+
+    A test loss with a turning point is over-fitting as the paper means it.
+    """
+    lowest = int(curve.argmin())
+    rose = curve[-1] > (1 + margin) * curve[lowest]
+    return lowest if bool(rose) else None

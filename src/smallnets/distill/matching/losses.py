@@ -1,0 +1,158 @@
+"""Distances between what two networks say about the same images.
+
+Function matching minimises
+
+    L = T^2 / b  sum_i KL(p_teacher,i || p_student,i),   p = softmax(z / T)      (2)
+
+and nothing else: no label occurs in it. All functions here give one number an image; take the mean
+over the batch, never over the classes. They compute in float32 or wider.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.distill.classic import wide
+
+DISTANCES = ("kl", "hard", "l2", "euclidean", "logsoftmax_euclidean")
+
+
+def kl_distance(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(teacher || student) of every image, summed over classes: equation (2) before its mean.
+
+    The gradient of the batch mean with respect to the student's logits is T / b (p_student -
+    p_teacher), so its size does not depend on T when the two are close.
+
+    Args:
+        student_logits, teacher_logits: (batch, classes).
+        temperature: both are divided by it, above 0.
+
+    Returns:
+        (batch,) in nats, at least 0; 0 if and only if the logits differ by a constant.
+
+    Raises:
+        ValueError: shapes differ or are not (batch, classes), whole numbers, or a temperature not
+            above 0.
+    """
+    return logit_distance(student_logits, teacher_logits, "kl", temperature=temperature)
+
+
+def logit_distance(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    kind: str = "kl",
+    *,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """One of several distances, for every image.
+
+    Args:
+        student_logits, teacher_logits: (batch, classes).
+        kind: "kl" is `kl_distance`. "hard" is KL from the teacher's largest class, whose label is
+            smoothed to 1 - `smoothing` with the rest spread evenly over the *other* classes. "l2"
+            is the squared Euclidean distance of the logits, "euclidean" its root, and
+            "logsoftmax_euclidean" that root for log-probabilities (the last four know no
+            temperature).
+        temperature: of "kl".
+        smoothing: of "hard", in [0, 1].
+
+    Returns:
+        (batch,).
+
+    Raises:
+        ValueError: as `kl_distance`, or an unknown kind or smoothing.
+    """
+    checks.one_of("kind", kind, DISTANCES)
+    checks.above("temperature", temperature, 0)
+    checks.between("temperature", temperature, 0, 1e6)
+    checks.between("smoothing", smoothing, 0, 1)
+    _check_pair(student_logits, teacher_logits)
+    student, teacher = wide(student_logits), wide(teacher_logits)
+    if kind == "kl":
+        target = F.log_softmax(teacher / temperature, dim=1)
+        prediction = F.log_softmax(student / temperature, dim=1)
+        divergence = F.kl_div(prediction, target, reduction="none", log_target=True)
+        return temperature**2 * divergence.sum(dim=1)
+    if kind == "hard":
+        rest = smoothing / max(teacher.shape[1] - 1, 1)
+        target = torch.full_like(teacher, rest)
+        target.scatter_(1, teacher.argmax(dim=1, keepdim=True), 1 - smoothing)
+        return F.kl_div(F.log_softmax(student, dim=1), target, reduction="none").sum(dim=1)
+    if kind == "logsoftmax_euclidean":
+        student, teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
+    squares = (student - teacher).square().sum(dim=1)
+    return squares if kind == "l2" else (squares + 1e-12).sqrt()
+
+
+def ensemble_distance(
+    student_logits: Tensor,
+    teacher_logits: Sequence[Tensor],
+    kind: str = "kl",
+    *,
+    temperature: float = 1.0,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Sum over teachers of the distance to each, for every image.
+
+    For "kl" the gradient is K times that of the distance to the teachers' mean *probability*; the
+    mean of their logits is another function.
+
+    Args: as `logit_distance`, with a sequence of K teachers' logits.
+
+    Raises:
+        ValueError: as `logit_distance`, or no teacher.
+    """
+    checks.at_least("number of teachers", len(teacher_logits), 1)
+    each = [
+        logit_distance(student_logits, one, kind, temperature=temperature, smoothing=smoothing)
+        for one in teacher_logits
+    ]
+    return torch.stack(each).sum(dim=0)
+
+
+def mean_prediction(logits: Sequence[Tensor]) -> Tensor:
+    """What an ensemble says: the logarithm of the mean probability, (batch, classes).
+
+    Args:
+        logits: (batch, classes), one a member.
+    """
+    checks.at_least("number of teachers", len(logits), 1)
+    members = torch.stack([F.log_softmax(wide(one), dim=1) for one in logits])
+    return members.logsumexp(dim=0) - torch.tensor(float(len(members))).log()
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Tensor:
+    """Whether the teacher's first class is among the student's first k, bool (batch,).
+
+    Raises:
+        ValueError: shapes do not fit, or k is not between 1 and the number of classes.
+    """
+    _check_pair(student_logits, teacher_logits)
+    checks.between("k", checks.whole("k", k, 1), 1, student_logits.shape[1])
+    first = teacher_logits.argmax(dim=1, keepdim=True)
+    return (student_logits.topk(k, dim=1).indices == first).any(dim=1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the predicted probabilities, (batch,)."""
+    log_probabilities = F.log_softmax(wide(logits), dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
+
+
+def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    if (
+        student_logits.shape != teacher_logits.shape
+        or student_logits.dim() != 2
+        or student_logits.numel() == 0
+    ):
+        raise ValueError(
+            "student and teacher logits must both be (batch, classes) and not empty; "
+            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        )
+    for logits in (student_logits, teacher_logits):
+        if not logits.is_floating_point():
+            raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")

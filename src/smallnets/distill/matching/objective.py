@@ -1,0 +1,357 @@
+"""Matching the function of a teacher: what is asked of the student in every step.
+
+One objective holds function matching, the inconsistent alternatives that the paper warns of, and
+the baselines with labels. It is a function of a model and a batch, for `smallnets.training.fit`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import checks, measure
+from smallnets.data import Augmentation, Dataset
+from smallnets.distill.classic import wide
+from smallnets.distill.matching.losses import DISTANCES, ensemble_distance, mean_prediction
+from smallnets.distill.matching.mixing import coefficient, mix
+from smallnets.distill.matching.views import GEOMETRIES, VIEWS, Teaching, boxes, cut
+from smallnets.training import Batch, TrainSettings, fit
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What the student is asked for.
+
+    Attributes:
+        view: how the two look at images, a name of `VIEWS`; "mix" is function matching.
+        temperature: of the distance "kl".
+        distance: see `logit_distance`.
+        smoothing: of the distance "hard".
+        alpha: of the Beta distribution behind the mixing shares of mixed views.
+        per_image: draw the share for every image, and not once a batch.
+        mix_outputs: the target is the mixture of the teacher's answers to the images, and not its
+            answer to the mixture.
+        labels: weight of the cross-entropy with the labels, in [0, 1]; the distance to the teacher
+            weighs the rest. 0 is the paper's, and does not look at labels; 1 asks no teacher.
+        area, aspect, geometry: of inception crops.
+        side: of the central and the mild random crop, as a share of the image's side.
+        crops: inception crops behind each prediction of "fix/ic_ens".
+        flip: mirror half of the student's views; a consistent teacher sees the same.
+        resolution: height and width of the student's input; None is the images'.
+        teacher_resolution: of the teachers' input; None is the student's. Both are reduced from
+            one view at the larger resolution.
+
+    Raises:
+        ValueError: a field is out of range; the message names it, what was given and what is
+            allowed.
+    """
+
+    view: str = "mix"
+    temperature: float = 1.0
+    distance: str = "kl"
+    smoothing: float = 0.0
+    alpha: float = 1.0
+    per_image: bool = False
+    mix_outputs: bool = False
+    labels: float = 0.0
+    area: tuple[float, float] = (0.05, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    geometry: str = "tf"
+    side: float = 0.875
+    crops: int = 1000
+    flip: bool = False
+    resolution: int | None = None
+    teacher_resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.one_of("view", self.view, VIEWS)
+        checks.above("temperature", self.temperature, 0)
+        checks.one_of("distance", self.distance, DISTANCES)
+        checks.between("smoothing", self.smoothing, 0, 1)
+        checks.at_least("alpha", self.alpha, 0)
+        checks.between("labels", self.labels, 0, 1)
+        checks.one_of("geometry", self.geometry, GEOMETRIES)
+        checks.between("side", self.side, 1e-6, 1)
+        checks.whole("crops", self.crops, 1)
+        for name in ("resolution", "teacher_resolution"):
+            if getattr(self, name) is not None:
+                checks.whole(name, getattr(self, name), 1)
+        if self.mix_outputs and not self.teaching.mixed:
+            raise ValueError(f"mix_outputs needs a view that mixes; got view {self.view!r}")
+
+    @property
+    def teaching(self) -> Teaching:
+        """The view's crops and relation."""
+        return VIEWS[self.view]
+
+    def seen_at(self, images: Tensor) -> tuple[int, int]:
+        """Resolutions of the student's and of the teachers' input for a batch of images."""
+        student = self.resolution or max(images.shape[2:])
+        return student, self.teacher_resolution or student
+
+    def draw(
+        self, images: Tensor, crop: str, resolution: int, generator: torch.Generator
+    ) -> Tensor:
+        """One random view of each image, flips included: (batch, channels, side, side)."""
+        height, width = images.shape[2:]
+        where = boxes(
+            crop, len(images), height, width, generator,
+            side=self.side, area=self.area, aspect=self.aspect, geometry=self.geometry,
+        )  # fmt: skip
+        mirrored = None
+        if self.flip:
+            drawn = torch.rand(len(images), generator=generator, device=images.device)
+            mirrored = drawn < 0.5
+        view = cut(images, where, resolution, mirrored)
+        return view.contiguous(memory_format=torch.channels_last)
+
+    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """The student's and the teacher's view; one and the same tensor where they agree.
+
+        A fixed teacher has no view in a step: None.
+        """
+        teaching, (student, teacher) = self.teaching, self.seen_at(images)
+        if teaching.relation == "same":
+            view = self.draw(images, teaching.student, max(student, teacher), generator)
+            return view, view
+        own = self.draw(images, teaching.student, student, generator)
+        if teaching.relation == "fixed":
+            return own, None
+        return own, self.draw(images, teaching.teacher, teacher, generator)
+
+
+class KeptAnswers(nn.Module):
+    """A fixed teacher: logits computed once, given out by the number of the training image."""
+
+    logits: Tensor
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("logits", logits)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """(batch,) positions -> (batch, classes)."""
+        return self.logits[index]
+
+
+@dataclass(frozen=True)
+class FunctionMatching:
+    """Objective of one student for `smallnets.training.fit`: one step of the method.
+
+    Attributes:
+        teachers: networks, kept in evaluation mode and without gradient; or `KeptAnswers` for a
+            fixed view. Their distances are summed. Empty if only labels are learnt.
+        matching: what is asked for.
+    """
+
+    teachers: tuple[nn.Module, ...]
+    matching: Matching
+
+    def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        ask = self.matching
+        noise = batch.noise
+        assert noise is not None  # `fit` always gives one
+        view, shown = ask.views(batch.images, noise)
+        share = None
+        if ask.teaching.mixed:
+            share = coefficient(ask.alpha, len(view), noise, per_image=ask.per_image)
+        seen, shown = self.inputs(view, shown, share, batch)
+
+        logits = student(seen)
+        terms = {}
+        if ask.labels:
+            terms["labels"] = label_loss(logits, batch.labels, share).mean()
+        if ask.labels < 1:
+            with torch.no_grad():
+                answers = [self.answer(one, shown, share, batch) for one in self.teachers]
+            terms["distance"] = ensemble_distance(
+                logits, answers, ask.distance,
+                temperature=ask.temperature, smoothing=ask.smoothing,
+            ).mean()  # fmt: skip
+        weights = {"labels": ask.labels, "distance": 1 - ask.labels}
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return {"loss": total, **terms}
+
+    def inputs(
+        self, view: Tensor, shown: Tensor | None, share: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, Tensor | None]:
+        """What goes into student and teachers: mixed, and reduced to each one's resolution."""
+        ask = self.matching
+        same = shown is view
+        if share is not None:
+            view = mix(view, share)
+            if not ask.mix_outputs and shown is not None:
+                shown = view if same else mix(shown, share)
+        student, teacher = ask.seen_at(batch.images)
+        seen = resized(view, student)
+        if shown is view and student == teacher:
+            return seen, seen
+        return seen, None if shown is None else resized(shown, teacher)
+
+    def answer(
+        self, teacher: nn.Module, shown: Tensor | None, share: Tensor | None, batch: Batch
+    ) -> Tensor:
+        """A teacher's logits for the batch."""
+        logits = teacher.eval()(batch.which if shown is None else shown)
+        if self.matching.mix_outputs and share is not None:
+            logits = mix(F.softmax(wide(logits), dim=1), share).clamp_min(1e-30).log()
+        if not logits.isfinite().all():
+            bad = (~logits.isfinite()).any(dim=1).nonzero()[0, 0]
+            raise ValueError(
+                "the teacher's logits must be finite; "
+                f"got {logits[bad].tolist()} for image {int(bad)} of a batch"
+            )
+        return logits
+
+
+def resized(images: Tensor, resolution: int) -> Tensor:
+    """Images (batch, channels, side, side) at another resolution, as the published code resizes:
+    bilinear, no antialiasing.
+    """
+    if images.shape[-1] == resolution:
+        return images
+    size = (resolution, resolution)
+    return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def label_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
+    """Cross-entropy (batch,) with the labels, or with labels mixed like the images."""
+    own = F.cross_entropy(wide(logits), labels, reduction="none")
+    if share is None:
+        return own
+    other = F.cross_entropy(wide(logits), labels.roll(1), reduction="none")
+    return torch.lerp(other, own, share)
+
+
+def kept_answers(
+    teacher: nn.Module, dataset: Dataset, matching: Matching, seed: int
+) -> KeptAnswers:
+    """What a fixed teacher says about every training image: `crops` views of it for "fix/ic_ens",
+    whose probabilities are averaged, and one for the others.
+    """
+    crop = matching.teaching.teacher
+    generator = torch.Generator().manual_seed(seed)
+    plain = replace(matching, flip=matching.flip and crop == "ic_ens")
+
+    def look(images: Tensor) -> Tensor:
+        views, resolution = dataset.normalise(images), matching.seen_at(images)[1]
+        return plain.draw(views, crop.removesuffix("_ens"), resolution, generator)
+
+    if crop != "ic_ens":
+        return KeptAnswers(measure.predict(teacher, dataset.x_train, look))
+    total = torch.full((len(dataset.x_train), dataset.num_classes), -torch.inf)
+    for _ in range(matching.crops):
+        answers = F.log_softmax(measure.predict(teacher, dataset.x_train, look), dim=1)
+        total = torch.logaddexp(total, answers)
+    return KeptAnswers(total - math.log(matching.crops))
+
+
+def match(
+    student: nn.Module,
+    teachers: nn.Module | Sequence[nn.Module],
+    dataset: Dataset,
+    matching: Matching,
+    training: TrainSettings,
+    *,
+    seed: int,
+    keep: Path | None = None,
+    label: str = "matching",
+) -> list[dict[str, float]]:
+    """Train a student to match its teachers, in place, and return the log.
+
+    Args:
+        student: trained in place.
+        teachers: one or several, which stay as they are, bit for bit. None are needed if
+            `matching.labels` is 1.
+        dataset: its training images are used, and its labels only if `matching.labels` is above 0.
+            For images without labels see `unlabelled`.
+        matching: what is asked of the student.
+        training: how to train; its augmentation is replaced by the views of `matching`.
+        seed: of the order of images, of views and of mixtures.
+        keep: folder for the finished training, see `fit`.
+        label: start of the kept file's name.
+
+    Returns:
+        One dictionary an epoch: "loss", and the unweighted "distance" and "labels".
+
+    Raises:
+        ValueError: no teacher where one is needed, a network that does not take the images at its
+            resolution, has other classes, or does not say finite numbers; a teacher that shares
+            parameters with the student; or settings that `fit` refuses.
+    """
+    teachers = (teachers,) if isinstance(teachers, nn.Module) else tuple(teachers)
+    if matching.labels == 1:
+        teachers = ()
+    elif not teachers:
+        raise ValueError("teachers must hold at least one network unless labels is 1; got none")
+    resolutions = matching.seen_at(dataset.x_train)
+    _check_network("student", student, dataset, resolutions[0])
+    mine = {id(parameter) for parameter in student.parameters()}
+    for teacher in teachers:
+        _check_network("teacher", teacher, dataset, resolutions[1])
+        if any(id(parameter) in mine for parameter in teacher.parameters()):
+            raise ValueError(
+                "teachers must not share parameters with the student; got one that does"
+            )
+
+    asked = teachers
+    if matching.teaching.relation == "fixed":
+        asked = tuple(kept_answers(teacher, dataset, matching, seed) for teacher in teachers)
+    for teacher in asked:
+        teacher.to(training.accelerator, memory_format=torch.channels_last)
+    history = fit(
+        student,
+        dataset,
+        replace(training, augmentation=Augmentation(crop=0)),
+        seed=seed,
+        objective=FunctionMatching(asked, matching),
+        keep=keep,
+        label=label,
+    )
+    for teacher in asked:
+        teacher.to("cpu", memory_format=torch.contiguous_format)
+    return history
+
+
+def _check_network(role: str, network: nn.Module, dataset: Dataset, resolution: int) -> None:
+    """Push two training images through a network and say what does not fit."""
+    images = resized(dataset.normalise(dataset.x_train[:2]), resolution)
+    try:
+        with measure.evaluating(network), torch.no_grad():
+            logits = network(images)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{role} does not take images of shape {tuple(images.shape[1:])}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if logits.shape != (len(images), dataset.num_classes):
+        raise ValueError(
+            f"{role} has {logits.shape[1]} classes; the dataset has {dataset.num_classes}"
+        )
+    if not logits.isfinite().all():
+        raise ValueError(f"{role} must say finite numbers; got {logits[0].tolist()}")
+
+
+def unlabelled(dataset: Dataset, images: Tensor) -> Dataset:
+    """A dataset to match on other images than its own: normalised as before, all labels 0.
+
+    Args:
+        dataset: whose test part, classes and normalisation stay.
+        images: uint8 (n, channels, height, width).
+    """
+    return replace(
+        dataset,
+        x_train=images,
+        y_train=torch.zeros(len(images), dtype=torch.int64),
+        moments=(dataset.mean, dataset.std),
+    )
+
+
+def ensemble(teachers: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """Logits of several networks as one: the logarithm of their mean probability."""
+    with torch.no_grad():
+        return mean_prediction([teacher(images) for teacher in teachers])
