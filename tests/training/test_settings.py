@@ -14,7 +14,11 @@ from smallnets.training import TrainSettings, learning_rate
         ("lr", 0.0, "lr must be greater than 0; got 0.0"),
         ("momentum", 1.5, "momentum must be between 0 and 1; got 1.5"),
         ("weight_decay", -1e-4, "weight_decay must be at least 0; got -0.0001"),
-        ("schedule", "cosin", "schedule must be one of cosine, linear, step, constant; got 'cosin'"),
+        (
+            "schedule",
+            "cosin",
+            "schedule must be one of cosine, linear, step, constant; got 'cosin'",
+        ),
         ("final_lr", 0.2, "final_lr must be between 0 and 0.1; got 0.2"),
         ("warmup_epochs", 11, "warmup_epochs must be between 0 and 10; got 11"),
         ("device", "gpu", "device must be one of auto, cpu, cuda; got 'gpu'"),
