@@ -140,12 +140,12 @@ class Shampoo(torch.optim.Optimizer):
         for side, rows in (("left", matrix), ("right", matrix.T)):
             if len(rows) > group["largest"]:
                 continue
-            product = (rows @ rows.T).double()
+            product = rows @ rows.T
             if side not in state:
                 state[side] = torch.zeros_like(product)
             state[side].mul_(beta2).add_(product, alpha=1 - beta2)
             if (count - 1) % group["every"] == 0:
-                state[f"{side} root"] = inverse_fourth_root(state[side]).to(gradient.dtype)
+                state[f"{side} root"] = inverse_fourth_root(state[side])
             root = state[f"{side} root"]
             moved = root @ moved if side == "left" else moved @ root
         return moved.view_as(mean)
@@ -155,9 +155,9 @@ def inverse_fourth_root(matrix: Tensor, ridge: float = 1e-6) -> Tensor:
     """A^(-1/4) of a symmetric positive semi-definite matrix (n, n), with `ridge` times its largest
     eigenvalue added to all of them; zeros for a matrix of zeros.
     """
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = torch.linalg.eigh(matrix.double())
     largest = values[-1]
     if largest <= 0:
         return torch.zeros_like(matrix)
     roots = (values.clamp_min(0) + ridge * largest) ** -0.25
-    return (vectors * roots) @ vectors.T
+    return ((vectors * roots) @ vectors.T).to(matrix.dtype)

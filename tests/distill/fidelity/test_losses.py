@@ -24,7 +24,7 @@ from smallnets.distill.fidelity import (
     soft_cross_entropy,
     tempered,
 )
-from smallnets.training import TrainSettings, learning_rate
+from smallnets.training import TrainSettings, learning_rate, new_optimizer
 
 NAME = "03-does-kd-work"
 PUBLISHED = {
@@ -155,7 +155,7 @@ def test_golden_twelve_steps_of_ensemble_distillation(arrays):
     settings = TrainSettings(
         epochs=4, lr=lr, weight_decay=decay, final_lr=1e-6, whole_epochs=True, device="cpu"
     )
-    optimiser = settings.optimiser(student.parameters())
+    optimiser = new_optimizer(student, settings)
     batches, labels = tensors(arrays, "K_X", "K_Y")
     log = []
     for step in range(settings.epochs * len(batches)):

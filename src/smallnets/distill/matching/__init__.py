@@ -11,7 +11,8 @@ far longer than anyone would train on labels.
 - `VIEWS`, `boxes`, `inception_boxes`, `cut`, `evaluation_view`: who looks at what.
 - `Matching`, `FunctionMatching`, `match`, `unlabelled`: what a student is asked, step by step.
 - `RECIPES`, `GRID`, `recipe`: the published schedules.
-- `prepare`, `patience`, `variants`, `starts`, `resolutions`, `search`, `learn`: the experiments.
+- `prepare`, `patience`, `variants`, `details`, `starts`, `resolutions`, `search`, `learn`: the
+  experiments.
 
 The optimiser, with its decay apart from the learning rate, and Shampoo are in
 `smallnets.training.optimizers`, the published networks in `smallnets.models.bit` and
@@ -51,7 +52,9 @@ from smallnets.distill.matching.study import (
     PRESETS,
     Lesson,
     StudySettings,
+    by_length,
     chosen,
+    details,
     learn,
     new_network,
     other_images,
@@ -95,9 +98,11 @@ __all__ = [
     "Teaching",
     "agreement",
     "boxes",
+    "by_length",
     "chosen",
     "coefficient",
     "cut",
+    "details",
     "ensemble",
     "ensemble_distance",
     "entropy",

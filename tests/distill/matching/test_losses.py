@@ -1,0 +1,173 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallnets import measure
+from smallnets.distill.matching import (
+    agreement,
+    ensemble_distance,
+    entropy,
+    kl_distance,
+    logit_distance,
+    mean_prediction,
+)
+
+NAME = "04-patient-teacher"
+
+
+def close(actual, expected, rtol=1e-7, atol=1e-9):
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=rtol, atol=atol)
+
+
+@pytest.fixture
+def case(golden):
+    return {k[5:]: v for k, v in golden(NAME).items() if k.startswith("dist/")}
+
+
+def logits(case, dtype=torch.float64):
+    names = ("student", "teacher", "teacher2")
+    tensors = [torch.from_numpy(case[name]).to(dtype) for name in names]
+    tensors[0].requires_grad_()
+    return tensors
+
+
+def gradient_of_mean(distance, student):
+    (gradient,) = torch.autograd.grad(distance.mean(), student)
+    return gradient
+
+
+def test_golden_kl_and_gradient_at_every_temperature(case):
+    for i, temperature in enumerate(case["temps"]):
+        student, teacher, _ = logits(case)
+        distance = kl_distance(student, teacher, float(temperature))
+        close(distance, case["kl"][i])
+        expected = case["kl_grad_student_of_mean"][i]
+        close(gradient_of_mean(distance, student), expected, 1e-6, 1e-7)
+        single = kl_distance(*logits(case, torch.float32)[:2], float(temperature))
+        close(single, case["kl"][i], 2e-6, 1e-6)
+
+
+def test_golden_two_teachers_are_summed_in_probability_space(case):
+    for i, temperature in enumerate(case["temps"].tolist()):
+        student, *teachers = logits(case)
+        distance = ensemble_distance(student, teachers, temperature=temperature)
+        close(distance, case["ens_sum_kl"][i], 1e-6, 1e-7)
+        gradient = gradient_of_mean(distance, student)
+        close(gradient, case["ens_sum_kl_grad_of_mean"][i], 1e-6, 1e-7)
+        close(gradient / 2, case["ens_probs_kl_grad_of_mean"][i], 1e-6, 1e-7)
+        mean = temperature * mean_prediction([t / temperature for t in teachers])
+        together = kl_distance(student, mean, temperature)
+        close(together, case["ens_probs_kl"][i], 1e-6, 1e-7)
+        # The mean of logits is another function.
+        logits_mean = kl_distance(student, (teachers[0] + teachers[1]) / 2, temperature)
+        assert (logits_mean - together).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["euclidean", "l2", "logsoftmax_euclidean"])
+def test_golden_other_distances(case, kind):
+    student, teacher, _ = logits(case)
+    close(logit_distance(student, teacher, kind), case[kind], 1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1])
+def test_golden_hard_answers(case, smoothing):
+    student, teacher, _ = logits(case)
+    distance = logit_distance(student, teacher, "hard", smoothing=smoothing)
+    close(distance, case[f"hard_ls{smoothing}"], 1e-6)
+    expected = case[f"hard_ls{smoothing}_grad_of_mean"]
+    close(gradient_of_mean(distance, student), expected, 1e-6, 1e-7)
+    if smoothing:
+        usual = torch.nn.functional.cross_entropy(
+            student, teacher.argmax(1), label_smoothing=smoothing, reduction="none"
+        )
+        assert (usual - distance).abs().max() > 0.01  # C classes there, C - 1 here
+
+
+def test_golden_agreement_and_entropy(case):
+    student, teacher, _ = logits(case)
+    for k in (1, 5):
+        assert agreement(student, teacher, k).long().tolist() == case[f"agree_k{k}"].tolist()
+    close(entropy(student), case["entropy_student"], 1e-6)
+    close(entropy(teacher), case["entropy_teacher"], 1e-6)
+
+
+def doubles(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 1.0, 4.0]), st.floats(-50, 50))
+def test_a_divergence_blind_to_constants_and_to_the_order_of_classes(seed, temperature, shift):
+    student, teacher = doubles(seed, 4, 6), 3 * doubles(seed + 1, 4, 6)
+    distance = kl_distance(student, teacher, temperature)
+    assert distance.min() >= 0
+    order = torch.randperm(6)
+    same = kl_distance((student + shift)[:, order], (teacher - shift)[:, order], temperature)
+    torch.testing.assert_close(same, distance)
+    assert kl_distance(teacher + shift, teacher, temperature).abs().max() < 1e-12
+
+
+def test_gradient_is_the_difference_of_probabilities():
+    student, teacher = doubles(0, 5, 7).requires_grad_(), doubles(1, 5, 7)
+    gradient = gradient_of_mean(kl_distance(student, teacher, 3.0), student)
+    expected = 3 / 5 * ((student / 3).softmax(1) - (teacher / 3).softmax(1))
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.sum(dim=1).abs().max() < 1e-12
+
+
+def test_hot_limit_is_the_squared_distance_of_centred_logits():
+    student, teacher = doubles(0, 5, 7), doubles(1, 5, 7)
+    difference = student - teacher
+    centred = difference - difference.mean(dim=1, keepdim=True)
+    limit = centred.square().sum(dim=1) / (2 * 7)
+    torch.testing.assert_close(kl_distance(student, teacher, 1e3), limit, rtol=3e-3, atol=0)
+
+
+def test_the_sum_over_identical_teachers():
+    student, teacher = doubles(0, 5, 7), doubles(1, 5, 7)
+    three = ensemble_distance(student, [teacher] * 3)
+    torch.testing.assert_close(three, 3 * kl_distance(student, teacher))
+    same = mean_prediction([teacher] * 3)
+    torch.testing.assert_close(same, teacher.log_softmax(1))
+
+
+def test_large_logits_stay_finite_and_half_precision_is_widened():
+    student = torch.tensor([[1e3, -1e3, 0.0]], requires_grad=True)
+    teacher = torch.tensor([[-1e3, 1e3, 0.0]])
+    distance = kl_distance(student, teacher)
+    assert distance.item() == pytest.approx(2000)
+    assert gradient_of_mean(distance, student).isfinite().all()
+    assert kl_distance(student.detach().half(), teacher.half()).dtype == torch.float32
+
+
+def test_mean_is_that_of_the_whole_set_measure():
+    student, teacher = doubles(0, 50, 7), doubles(1, 50, 7)
+    mean = kl_distance(student, teacher).mean().item()
+    assert mean == pytest.approx(measure.predictive_kl(teacher, student))
+    assert agreement(student, teacher).double().mean() == measure.agreement(student, teacher)
+    assert agreement(student, teacher, 7).all()
+    assert entropy(torch.zeros(1, 7)).item() == pytest.approx(math.log(7))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z: kl_distance(z, z, 0), "temperature must be greater than 0; got 0"),
+        (lambda z: kl_distance(z, z, math.inf), "temperature must be between 0 and .*; got inf"),
+        (lambda z: kl_distance(z, z[:, :2]), r"must both be .* got \(2, 3\) and \(2, 2\)"),
+        (lambda z: kl_distance(z[0], z[0]), r"must both be .* got \(3,\) and \(3,\)"),
+        (lambda z: kl_distance(z[:0], z[:0]), r"not empty; got \(0, 3\)"),
+        (lambda z: kl_distance(z.long(), z.long()), "floating-point numbers; got torch.int64"),
+        (lambda z: logit_distance(z, z, "cosine"), "kind must be one of kl, .*; got 'cosine'"),
+        (lambda z: logit_distance(z, z, "hard", smoothing=2), "smoothing must be between 0 and 1"),
+        (lambda z: ensemble_distance(z, []), "number of teachers must be at least 1; got 0"),
+        (lambda z: mean_prediction([]), "number of teachers must be at least 1; got 0"),
+        (lambda z: agreement(z, z, 4), "k must be between 1 and 3; got 4"),
+    ],
+)
+def test_bad_inputs_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(2, 3))

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.nn import functional as F
+
+from smallnets.distill.matching import (
+    VIEWS,
+    Matching,
+    boxes,
+    cut,
+    evaluation_view,
+    inception_boxes,
+    resize_area,
+)
+
+NAME = "04-patient-teacher"
+
+
+def picture(golden):
+    return torch.from_numpy(golden(NAME)["pp/image"]).permute(2, 0, 1)[None].double()
+
+
+def grey(images):
+    return images[0].permute(1, 2, 0).numpy().astype(int)
+
+
+def test_golden_boxes_have_the_published_distribution(golden, generator):
+    arrays = golden(NAME)
+    height, width = arrays["pp/HW"].tolist()
+    published = arrays["pp/crop_y_x_h_w"].astype(int)
+    ours = inception_boxes(len(published), height, width, generator).numpy()
+
+    def statistics(b):
+        return {"area": b[:, 2] * b[:, 3], "aspect": b[:, 3] / b[:, 2], "top": b[:, 0],
+                "left": b[:, 1], "height": b[:, 2], "width": b[:, 3]}  # fmt: skip
+
+    for name, values in statistics(published).items():
+        assert stats.ks_2samp(values, statistics(ours)[name]).statistic < 0.05, name
+    # torchvision's rule is another: larger boxes.
+    other = inception_boxes(3000, height, width, generator, geometry="torchvision").numpy()
+    assert stats.ks_2samp(statistics(published)["area"], statistics(other)["area"]).statistic > 0.1
+    assert np.median(statistics(other)["area"]) > 1.25 * np.median(statistics(ours)["area"])
+
+
+def test_golden_resizing(golden):
+    arrays = golden(NAME)
+    image = picture(golden)
+    full = torch.tensor([0, 0, *image.shape[2:]])
+    bilinear = arrays["pp/resize_bilinear"].astype(int)
+    assert np.abs(grey(cut(image, full, len(bilinear))) - bilinear).max() <= 1
+    small = arrays["pp/resize_small"].astype(int)
+    assert np.abs(grey(resize_area(image, *small.shape[:2])) - small).max() <= 1
+    smaller, crop = arrays["pp/small_crop"].tolist()
+    seen = grey(evaluation_view(image, crop, crop / smaller))
+    assert np.abs(seen - arrays["pp/central_crop"].astype(int)).max() <= 1
+    antialiased = F.interpolate(image, (32, 32), mode="bilinear", antialias=True)
+    assert np.abs(grey(antialiased) - bilinear).max() > 5
+
+
+def test_golden_value_range(golden):
+    arrays = golden(NAME)
+    ranged = arrays["pp/central_crop"].astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(ranged, arrays["pp/value_range"], atol=1e-6)
+
+
+@pytest.mark.parametrize("geometry", ["tf", "torchvision"])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (20, 50), (1, 1)])
+def test_boxes_lie_in_their_images(size, geometry, generator):
+    for crop in ("rs", "cc", "rc", "ic"):
+        drawn = boxes(crop, 200, *size, generator, geometry=geometry)
+        assert drawn.shape == (200, 4)
+        assert drawn.min() >= 0
+        assert drawn[:, 2:].min() >= 1
+        assert (drawn[:, :2] + drawn[:, 2:] <= torch.tensor(size)).all()
+
+
+def test_kinds_of_crop(generator):
+    assert boxes("rs", 2, 32, 24, generator).tolist() == [[0, 0, 32, 24]] * 2
+    assert boxes("cc", 2, 32, 32, generator).tolist() == [[2, 2, 28, 28]] * 2
+    mild = boxes("rc", 500, 32, 32, generator)
+    assert (mild[:, 2:] == 28).all()
+    assert set(mild[:, 0].tolist()) == set(mild[:, 1].tolist()) == set(range(5))
+    area = boxes("ic", 500, 32, 32, generator, area=(0.3, 1.0))[:, 2:].prod(dim=1) / 1024
+    assert 0.3 <= area.min() < 0.4 < 0.9 < area.max() <= 1
+
+
+def test_a_cut_is_the_crop_resized_and_mirrored():
+    images = torch.rand(3, 2, 12, 10)
+    where = torch.tensor([[0, 0, 12, 10], [2, 3, 5, 6], [11, 0, 1, 10]])
+    mirrored = torch.tensor([False, True, False])
+    views = cut(images, where, 7, mirrored)
+    for view, image, (top, left, tall, wide), turned in zip(
+        views, images, where.tolist(), mirrored.tolist(), strict=True
+    ):
+        part = image[None, :, top : top + tall, left : left + wide]
+        expected = F.interpolate(part, (7, 7), mode="bilinear", align_corners=False)[0]
+        torch.testing.assert_close(view, expected.flip(2) if turned else expected)
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    images = torch.rand(2, 3, 9, 9)
+    torch.testing.assert_close(cut(images, torch.tensor([0, 0, 9, 9]), 9), images)
+    torch.testing.assert_close(evaluation_view(images, 9), images)
+    torch.testing.assert_close(resize_area(images, 3, 3), F.avg_pool2d(images, 3))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_way_of_teaching(view, generator):
+    images = torch.rand(16, 3, 12, 12)
+    own, shown = Matching(view=view, resolution=6).views(images, generator)
+    assert own.shape == (16, 3, 6, 6)
+    relation = VIEWS[view].relation
+    if relation == "same":
+        assert shown is own
+    elif relation == "fixed":
+        assert shown is None
+    else:
+        assert shown.shape == own.shape
+        assert not torch.equal(shown, own)
+
+
+def test_flips_mirror_half_of_the_views(generator):
+    images = torch.arange(4.0).expand(400, 1, 4, 4)
+    views = Matching(view="same/rc", side=1.0, flip=True).draw(images, "rs", 4, generator)
+    mirrored = (views[:, 0, 0, 0] == 3).float().mean()
+    assert 0.4 < mirrored < 0.6
+    still = Matching(view="same/rc", side=1.0).draw(images, "rs", 4, generator)
+    torch.testing.assert_close(still, images)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: boxes("oval", 1, 8, 8, g), "crop must be one of rs, cc, rc, ic; got 'oval'"),
+        (lambda g: boxes("rc", 1, 8, 8, g, side=0), "side must be between 1e-06 and 1; got 0"),
+        (
+            lambda g: boxes("ic", 1, 8, 8, g, area=(0.5, 0.2)),
+            r"area\[0\] must be between 0",
+        ),
+        (lambda g: boxes("ic", 1, 8, 8, g, aspect=(0, 1)), r"aspect\[0\] must be greater than 0"),
+        (lambda g: boxes("ic", 1, 8, 8, g, geometry="x"), "geometry must be one of tf, torchv"),
+        (lambda g: cut(torch.rand(2, 8, 8), torch.tensor([0, 0, 8, 8]), 4), r"got .*\(2, 8, 8"),
+        (
+            lambda g: cut(torch.rand(1, 1, 8, 8), torch.tensor([0, 0, 9, 8]), 4),
+            "must lie in",
+        ),
+        (
+            lambda g: cut(torch.rand(1, 1, 8, 8), torch.tensor([0, 0, 8, 8]), 0),
+            "resolution must",
+        ),
+        (lambda g: evaluation_view(torch.rand(1, 1, 8, 8), 4, 0), "side must be between"),
+    ],
+)
+def test_bad_inputs_are_named(call, message, generator):
+    with pytest.raises(ValueError, match=message):
+        call(generator)
