@@ -137,6 +137,14 @@ def test_dots_show_every_seed_and_the_median():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
 
 
+def test_panels_show_several_measures_of_the_same_methods():
+    panels = {"points": {"a": [1, 2], "b": [3, 4]}, "KL": {"a": [0.1, 0.2], "b": [0.3, 0.4]}}
+    figure = book.seed_panels(panels)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["points", "KL"]
+    assert [len(axes.collections) for axes in figure.axes] == [2, 2]
+    assert figure.axes[0].yaxis_inverted()
+
+
 def test_curves_are_means_over_seeds():
     _, axes = plt.subplots()
     book.curves(axes, [1, 2], {"m": [[0, 4], [2, 8]]}, "x", "y")

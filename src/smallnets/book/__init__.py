@@ -4,7 +4,15 @@ records.
 
 from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
 from smallnets.book.claims import Claim, Comparison, claims_table
-from smallnets.book.figures import WIDTH, contact_sheet, curves, portraits, seed_dots, use_style
+from smallnets.book.figures import (
+    WIDTH,
+    contact_sheet,
+    curves,
+    portraits,
+    seed_dots,
+    seed_panels,
+    use_style,
+)
 from smallnets.book.parameters import SCALES, Parameters
 from smallnets.book.records import save_record, stored_results
 from smallnets.book.source import show
@@ -26,6 +34,7 @@ __all__ = [
     "portraits",
     "save_record",
     "seed_dots",
+    "seed_panels",
     "show",
     "sizes",
     "spread",

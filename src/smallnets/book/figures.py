@@ -67,19 +67,39 @@ def seed_dots(
         xlabel: what the values are, with their unit.
         baseline: method whose median is drawn through all rows.
     """
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.42 * len(values) + 0.9))
-    for row, (name, dots) in enumerate(values.items()):
-        colour = PALETTE[0] if name != baseline else PALETTE[6]
-        axes.scatter(dots, np.full(len(dots), row), s=28, color=colour, alpha=0.75, linewidth=0)
-        axes.plot([np.median(dots)] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
-    if baseline is not None:
-        axes.axvline(
-            float(np.median(values[baseline])), color=PALETTE[6], linestyle=":", linewidth=1
-        )
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.set_xlabel(xlabel)
-    axes.grid(axis="y", visible=False)
+    return seed_panels({xlabel: values}, baseline)
+
+
+def seed_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], baseline: str | None = None
+) -> Figure:
+    """Several measures of the same methods side by side, each as in `seed_dots`.
+
+    Args:
+        panels: label of the axis, with its unit -> method -> one value a seed. All panels have the
+            same methods in the same order.
+        baseline: method whose median is drawn through all rows.
+    """
+    names = list(next(iter(panels.values())))
+    figure, row_of_axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(WIDTH, 0.42 * len(names) + 0.9),
+        sharey=True,
+        squeeze=False,
+    )
+    for axes, (xlabel, values) in zip(row_of_axes[0], panels.items(), strict=True):
+        for row, (name, dots) in enumerate(values.items()):
+            colour = PALETTE[0] if name != baseline else PALETTE[6]
+            axes.scatter(dots, np.full(len(dots), row), s=28, color=colour, alpha=0.75, linewidth=0)
+            axes.plot([np.median(dots)] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2.5)
+        if baseline is not None:
+            middle = float(np.median(values[baseline]))
+            axes.axvline(middle, color=PALETTE[6], linestyle=":", linewidth=1)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="y", visible=False)
+    row_of_axes[0, 0].invert_yaxis()
     return closed(figure)
 
 

@@ -15,6 +15,7 @@ from smallnets.distill.fidelity import (
     cka,
     hsic,
     kernel_matrix,
+    overlap,
 )
 
 NAME = "03-does-kd-work"
@@ -93,6 +94,19 @@ def test_agreement_stays_inside_its_bounds(seed, count):
 def test_the_papers_examples_of_bounds():
     assert agreement_bounds(0.55, 0.95)[1] == pytest.approx(0.6)
     assert agreement_bounds(0.75, 0.95)[0] == pytest.approx(0.7)
+
+
+@given(st.integers(0, 1000))
+def test_where_two_networks_meet(seed):
+    a, b, labels = doubles(seed, 20, 3), doubles(seed + 1, 20, 3), torch.arange(20) % 3
+    shares = overlap(a, b, labels)
+    assert sum(shares.values()) == pytest.approx(1)
+    meeting = shares["both right"] + shares["the same mistake"]
+    assert meeting == pytest.approx(measure.agreement(a, b))
+    taught = shares["both right"] + shares["only the teacher right"]
+    assert taught == pytest.approx(measure.accuracy(a, labels))
+    learnt = shares["both right"] + shares["only the student right"]
+    assert learnt == pytest.approx(measure.accuracy(b, labels))
 
 
 def test_brier_score_of_certainty():

@@ -8,11 +8,13 @@ import torch
 from smallnets import measure
 from smallnets.data import Augmentation
 from smallnets.distill.fidelity import (
+    EXPERIMENTS,
     PRESETS,
     Examiner,
     capacities,
     data_policies,
     ensembles,
+    experiment,
     growing,
     imitation_gap,
     journeys,
@@ -24,6 +26,7 @@ from smallnets.distill.fidelity import (
     prepare,
     recycled,
     representations,
+    run_experiments,
     scaled_rate,
     targets,
     with_control,
@@ -187,6 +190,16 @@ def test_the_loss_is_lowest_at_the_teacher(digits, quick, kept):
     gap = imitation_gap(teacher, digits.normalise(digits.x_train[:32]), 1.0)
     assert gap(teacher).item() == pytest.approx(0, abs=1e-6)
     assert len(positions) == 3
+
+
+def test_experiments_run_side_by_side_and_by_name(digits, quick, kept):
+    changed = replace(quick, side_seeds=2)
+    found = run_experiments(["recycled", "capacity"], digits, changed, kept)
+    assert {name: len(seeds) for name, seeds in found.items()} == {"recycled": 2, "capacity": 2}
+    assert found["capacity"][1] == capacities(digits, changed, 1, kept)
+    assert set(EXPERIMENTS) > set(found)
+    with pytest.raises(ValueError, match=r"experiment must be one of policies, .*; got 'magic'"):
+        experiment("magic", digits, quick, 0)
 
 
 def test_representations_and_another_kind_of_network(digits, quick, kept):

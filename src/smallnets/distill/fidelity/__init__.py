@@ -16,6 +16,7 @@ followed.
 """
 
 from smallnets.distill.fidelity.cka import cka, hsic, kernel_matrix
+from smallnets.distill.fidelity.experiments import EXPERIMENTS, experiment, run_experiments
 from smallnets.distill.fidelity.losses import (
     LOSSES,
     annealed,
@@ -38,6 +39,7 @@ from smallnets.distill.fidelity.meter import (
     agreement_bounds,
     brier_score,
     calibration_bins,
+    overlap,
 )
 from smallnets.distill.fidelity.near import (
     Journey,
@@ -97,6 +99,7 @@ from smallnets.distill.fidelity.surface import (
 )
 
 __all__ = [
+    "EXPERIMENTS",
     "LOSSES",
     "PRESETS",
     "CalibrationBins",
@@ -129,6 +132,7 @@ __all__ = [
     "divergence",
     "ensemble_log_probs",
     "ensembles",
+    "experiment",
     "flat_weights",
     "flip_upside_down",
     "foreign_images",
@@ -153,6 +157,7 @@ __all__ = [
     "new_network",
     "optimisers",
     "other_networks",
+    "overlap",
     "plain_student",
     "plane_basis",
     "policies",
@@ -163,6 +168,7 @@ __all__ = [
     "representations",
     "reverse_cross_entropy",
     "rotate",
+    "run_experiments",
     "scaled_rate",
     "soft_cross_entropy",
     "straight_path",

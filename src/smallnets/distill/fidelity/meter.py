@@ -28,6 +28,31 @@ def agreement_bounds(accuracy_a: float, accuracy_b: float) -> tuple[float, float
     return max(0.0, accuracy_a + accuracy_b - 1), 1 - abs(accuracy_a - accuracy_b)
 
 
+def overlap(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """How two sets of answers meet, as shares of the examples that add up to 1.
+
+    Args:
+        teacher_logits, student_logits: (n, classes).
+        labels: (n,) whole numbers.
+
+    Returns:
+        "both right", "the same mistake", "only the teacher right", "only the student right" and
+        "different mistakes". The first two are the agreement.
+    """
+    for logits in (teacher_logits, student_logits):
+        measure.accuracy(logits, labels)  # checks shapes and labels
+    teacher, student = teacher_logits.argmax(1), student_logits.argmax(1)
+    same, taught, learnt = teacher == student, teacher == labels, student == labels
+    cases = {
+        "both right": taught & learnt,
+        "the same mistake": same & ~taught,
+        "only the teacher right": taught & ~learnt,
+        "only the student right": learnt & ~taught,
+        "different mistakes": ~(same | taught | learnt),
+    }
+    return {name: case.double().mean().item() for name, case in cases.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class CalibrationBins:
     """Sums over confidence bins, closed on the right: (i / bins, (i + 1) / bins].
