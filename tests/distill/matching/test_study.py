@@ -279,6 +279,8 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
     assert not prepare("digits", "smoke")[1].matching.flip
     assert isinstance(settings.matching, Matching)
     assert dataset.flips
+    settings = prepare("digits", "smoke", transfer=80, resolution=12)[1]
+    assert (settings.transfer, settings.matching.resolution) == (80, 12)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +291,9 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
         ({"seeds": -1}, "seeds must be at least 1; got -1"),
         ({"train": 20}, "number of training images must be at least 36; got 20"),
         ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"transfer": 1000}, "transfer must be between 1 and 160; got 1000"),
+        ({"transfer": 8}, "number of training images for students must be at least 32; got 8"),
+        ({"resolution": 17}, "resolution must be between 1 and 16; got 17"),
         ({"patience": "slow"}, "patience must be one of fast, medium, long; got 'slow'"),
     ],
 )

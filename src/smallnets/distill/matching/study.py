@@ -177,6 +177,8 @@ def prepare(
     device: str = "auto",
     precision: str = "auto",
     train: int | None = None,
+    transfer: int | None = None,
+    resolution: int | None = None,
     epochs: int | None = None,
     flips: bool | None = None,
     patience: str = "fast",
@@ -189,7 +191,9 @@ def prepare(
         scale: name of a preset.
         seeds: repetitions of every experiment.
         device, precision: of all trainings.
-        train: training images.
+        train: training images, all of which the teacher gets.
+        transfer: how many of them students get.
+        resolution: at which networks see images, at most that of the data set.
         epochs: passes of the most patient student; shorter lengths keep their share of it.
         flips: whether mirrored images keep their label; None asks the data set.
         patience: "fast", "medium" or "long", which of the published recipes (scale "paper").
@@ -221,15 +225,19 @@ def prepare(
 
     images = len(dataset.y_train)
     held_out = min(preset.held_out, images // 5)
-    # A small file gives a third of its images to students, as the presets do or less.
-    transfer = images - held_out
-    if preset.transfer is not None:
+    if transfer is not None:
+        checks.between("transfer", checks.whole("transfer", transfer, 1), 1, images - held_out)
+    elif preset.transfer is None:
+        transfer = images - held_out
+    else:  # where there are few images, students still get fewer than the teacher
         transfer = min(preset.transfer, max(1, (images - held_out) // 3))
     smallest = max(preset.training.batch_size, preset.teaching.batch_size)
     checks.at_least("number of training images", images, smallest + held_out)
     checks.at_least("number of training images for students", transfer, preset.training.batch_size)
     largest = min(dataset.size)
-    resolution = min(preset.matching.resolution or largest, largest)
+    if resolution is not None:
+        checks.between("resolution", checks.whole("resolution", resolution, 1), 1, largest)
+    resolution = resolution or min(preset.matching.resolution or largest, largest)
     matching = replace(preset.matching, flip=dataset.flips, resolution=resolution)
     settings = replace(
         preset,
