@@ -89,9 +89,9 @@ PRESETS = {
         held_out=400,
         seeds=3,
         side_seeds=3,
-        lengths=(3, 12, 42),
-        side_length=12,
-        teaching=replace(_STUDENT, epochs=15),
+        lengths=(3, 10, 40),
+        side_length=10,
+        teaching=replace(_STUDENT, epochs=12),
         training=replace(_STUDENT, lr=1e-2),  # of 3e-3, 1e-2, 2e-2, on held-out images
         matching=Matching(resolution=16, area=(0.3, 1.0), crops=32),
     ),

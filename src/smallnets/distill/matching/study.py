@@ -165,11 +165,8 @@ def pretrained(
     if len(rest.y_train) < settings.training.batch_size:
         rest = dataset  # nothing is left out, as in the published recipes
     view = replace(settings.matching, view="same/rc", labels=1.0)
-    training = replace(
-        settings.training,
-        epochs=settings.side_length,
-        warmup_epochs=_warmup(settings, settings.side_length),
-    )
+    passes = max(1, settings.side_length // 2)
+    training = replace(settings.training, epochs=passes, warmup_epochs=_warmup(settings, passes))
     match(student, (), rest, view, training, seed=seed, keep=keep, label="pretrained")
     return student
 
