@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -186,3 +188,17 @@ def test_images_may_be_normalised_like_another_set():
 def test_another_number_of_channels_cannot_lend_its_statistics():
     with pytest.raises(ValueError, match="both sets must have the same channels; got 3 and 1"):
         make().normalised_like(make(channels=1))
+
+
+def test_given_moments_stand_in_for_those_of_the_images():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    whole = Dataset("whole", images, labels, images, labels, ("a", "b"), flips=False)
+    part = whole.take(train=10)
+    assert not torch.equal(part.mean, whole.mean)
+    scaled = replace(part, moments=(whole.mean, whole.std))
+    assert torch.equal(scaled.mean, whole.mean)
+    assert torch.equal(scaled.normalise(images), whole.normalise(images))
+    assert len({whole.key, part.key, scaled.key}) == 3
+    assert torch.equal(scaled.held_out(2).std, whole.std)

@@ -25,6 +25,7 @@ from smallnets.distill.matching import (
     patience,
     prepare,
     pretrained,
+    published_teacher,
     recipe,
     regimes,
     resolutions,
@@ -34,7 +35,6 @@ from smallnets.distill.matching import (
     teach,
     train_teacher,
     transfer_set,
-    turning_point,
     variants,
 )
 from smallnets.distill.matching.study import new_network
@@ -79,7 +79,7 @@ def test_the_paper_preset_follows_the_data_set(monkeypatch):
         asked.update(arguments, name=name)
         return replace(load("digits"), flips=True)
 
-    monkeypatch.setattr("smallnets.distill.matching.study.load", some)
+    monkeypatch.setattr("smallnets.distill.matching.plan.load", some)
     dataset, settings = prepare("flowers102", "paper")
     assert asked["size"] == 160
     assert (settings.teacher, settings.student, settings.other) == (
@@ -129,7 +129,7 @@ def test_regimes_and_variants_change_one_thing(small_study):
     assert set(starts(small_study)) == {
         "random, 1", "pretrained, 1", "fine-tuned on labels, 1",
     }  # fmt: skip
-    assert list(search(small_study)) == ["T 1", "T 5", "wd 0.001"]
+    assert list(search(small_study)) == ["T 1", "T 5", "lr 0.01", "wd 0.001"]
     finer = resolutions(small_study, 16)
     assert finer["teacher sees more"].matching.teacher_resolution == 16
     assert list(resolutions(small_study, 8)) == ["both at one resolution"]
@@ -193,23 +193,28 @@ def test_patience_brings_the_student_to_its_teacher(digits, small_study):
 
 
 def test_a_published_checkpoint_is_the_teacher(digits, small_study, tmp_path, monkeypatch):
-    def tiny(name, dataset, seed):
-        with seeded(seed):
-            return bit_resnet((1,), dataset.num_classes, dataset.channels, width=0.5)
+    def tiny(name, classes, channels):
+        return bit_resnet((1,), classes, channels, width=0.5)
 
-    monkeypatch.setattr("smallnets.distill.matching.study.new_network", tiny)
-    source = tiny("bit", digits, 5)
+    monkeypatch.setattr("smallnets.distill.matching.recipes.named", tiny)
+    with seeded(5):
+        source = tiny("bit", digits.num_classes, digits.channels)
     torch.nn.init.normal_(source.classifier.weight)
     arrays = {}
     for name, value in source.state_dict().items():
         array = value.numpy()
         if array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
-        arrays[_published_name(name)] = array.T if array.ndim == 2 else array
+        arrays["params." + _published_name(name)] = array.T if array.ndim == 2 else array
     np.savez(tmp_path / "bit.npz", **arrays)
     study = replace(small_study, published=str(tmp_path / "bit.npz"))
     teacher = train_teacher(digits, study, seed=0)
-    assert digest(teacher) == digest(source)
+    pictures = digits.x_test[:5].float() / 255
+    expected = source.eval()(2 * pictures - 1)
+    torch.testing.assert_close(teacher(digits.normalise(pictures)), expected, rtol=1e-4, atol=1e-4)
+    assert teacher.stage_names == ("stage1",)
+    with pytest.raises(FileNotFoundError, match=r"must be an npz file; got 'nowhere.npz'"):
+        published_teacher("bit-26-1", "nowhere.npz", digits)
 
 
 def test_measures_of_a_copy(digits, small_study):
@@ -239,12 +244,6 @@ def test_linear_cka_is_blind_to_rotation_scale_and_shift():
         linear_cka(a, a[1:])
 
 
-def test_turning_point():
-    assert turning_point(torch.tensor([3.0, 1.0, 2.0])) == 1
-    assert turning_point(torch.tensor([3.0, 1.0, 1.01])) is None
-    assert turning_point(torch.tensor([3.0, 2.0, 1.0])) is None
-
-
 @pytest.mark.parametrize("kind", ["photographs", "noise"])
 def test_other_images_have_the_data_sets_shape(digits, kind):
     images = other_images(kind, digits, 7, seed=0)
@@ -261,8 +260,8 @@ def test_the_best_of_a_search_is_found():
     }] * 2  # fmt: skip
     assert chosen(results, "T") == 5
     assert chosen(results, "wd") == 0.1
-    with pytest.raises(ValueError, match=r"kind must be one of .*; got 'lr'"):
-        chosen(results, "lr")
+    with pytest.raises(ValueError, match=r"kind must be one of .*; got 'q'"):
+        chosen(results, "q")
 
 
 def test_prepare_gives_a_preset_with_what_was_asked_for():
@@ -271,14 +270,16 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
     )
     assert (settings.train, settings.test, settings.held_out) == (600, 360, 120)
     assert (settings.seeds, settings.side_seeds, settings.transfer) == (2, 2, 160)
-    assert settings.lengths == (1, 6, 20)
-    assert settings.side_length == 6
+    assert settings.lengths == (2, 5, 20)
+    assert settings.side_length == 5
     assert settings.training.precision == settings.teaching.precision == "32-true"
     assert settings.matching.flip
     assert settings.matching.resolution == 16
     assert not prepare("digits", "smoke")[1].matching.flip
     assert isinstance(settings.matching, Matching)
     assert dataset.flips
+    settings = prepare("digits", "smoke", transfer=80, resolution=12)[1]
+    assert (settings.transfer, settings.matching.resolution) == (80, 12)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +290,9 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
         ({"seeds": -1}, "seeds must be at least 1; got -1"),
         ({"train": 20}, "number of training images must be at least 36; got 20"),
         ({"epochs": 0}, "epochs must be at least 1; got 0"),
+        ({"transfer": 1000}, "transfer must be between 1 and 160; got 1000"),
+        ({"transfer": 8}, "number of training images for students must be at least 32; got 8"),
+        ({"resolution": 17}, "resolution must be between 1 and 16; got 17"),
         ({"patience": "slow"}, "patience must be one of fast, medium, long; got 'slow'"),
     ],
 )

@@ -10,7 +10,7 @@ far longer than anyone would train on labels.
 - `mixup`, `mix`, `coefficient`: the continuum (equation 1).
 - `VIEWS`, `boxes`, `inception_boxes`, `cut`, `evaluation_view`: who looks at what.
 - `Matching`, `FunctionMatching`, `match`, `unlabelled`: what a student is asked, step by step.
-- `RECIPES`, `GRID`, `recipe`: the published schedules.
+- `RECIPES`, `GRID`, `recipe`, `published_teacher`: the published schedules and checkpoints.
 - `prepare`, `patience`, `variants`, `details`, `starts`, `resolutions`, `search`, `learn`: the
   experiments.
 
@@ -25,7 +25,16 @@ from smallnets.distill.matching.diagnostics import (
     linear_cka,
     look,
     measures,
-    turning_point,
+)
+from smallnets.distill.matching.lessons import (
+    Lesson,
+    details,
+    patience,
+    regimes,
+    resolutions,
+    search,
+    starts,
+    variants,
 )
 from smallnets.distill.matching.losses import (
     DISTANCES,
@@ -47,29 +56,26 @@ from smallnets.distill.matching.objective import (
     match,
     unlabelled,
 )
-from smallnets.distill.matching.recipes import GRID, PATIENCE, RECIPES, Recipe, recipe
+from smallnets.distill.matching.plan import PRESETS, StudySettings, prepare
+from smallnets.distill.matching.recipes import (
+    GRID,
+    PATIENCE,
+    RECIPES,
+    Recipe,
+    published_teacher,
+    recipe,
+)
 from smallnets.distill.matching.study import (
-    PRESETS,
-    Lesson,
-    StudySettings,
     by_length,
     chosen,
-    details,
     learn,
     new_network,
     other_images,
-    patience,
-    prepare,
     pretrained,
-    regimes,
-    resolutions,
-    search,
-    starts,
     taught,
     teach,
     train_teacher,
     transfer_set,
-    variants,
 )
 from smallnets.distill.matching.views import (
     VIEWS,
@@ -126,6 +132,7 @@ __all__ = [
     "patience",
     "prepare",
     "pretrained",
+    "published_teacher",
     "recipe",
     "regimes",
     "resize_area",
@@ -136,7 +143,6 @@ __all__ = [
     "teach",
     "train_teacher",
     "transfer_set",
-    "turning_point",
     "unlabelled",
     "variants",
 ]

@@ -120,13 +120,3 @@ def measures(
         )
         for name in networks
     }  # fmt: skip
-
-
-def turning_point(curve: Tensor, margin: float = 0.05) -> int | None:
-    """Where a curve of losses was lowest, if it then rose by more than `margin` of that; else None.
-
-    A test loss with a turning point is over-fitting as the paper means it.
-    """
-    lowest = int(curve.argmin())
-    rose = curve[-1] > (1 + margin) * curve[lowest]
-    return lowest if bool(rose) else None
