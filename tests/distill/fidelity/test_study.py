@@ -69,6 +69,8 @@ def test_preparing_puts_what_was_asked_for_in_place():
     assert settings.training.augmentation == Augmentation(crop=2, flip=True)
     assert settings.teaching.batch_size <= 0.25 * 500
     assert prepare("digits", "smoke", norm="layer")[1].near_norm == "layer"
+    assert prepare("digits", "smoke")[1].foreign == "glyphs62"
+    assert prepare("glyphs62", "smoke")[1].foreign == "digits"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,7 @@ def prepare(
 
     settings = replace(
         preset,
+        foreign="digits" if name == preset.foreign else preset.foreign,
         train=images,
         test=len(dataset.y_test),
         held_out=min(preset.held_out, images // 5),
