@@ -167,8 +167,15 @@ def test_generated_images_have_the_means_of_their_classes(digits):
 
 def test_a_generator_keeps_no_more_components_than_images_allow(digits):
     few = digits.take(train=60)
-    smallest = int(torch.bincount(few.y_train).min())
-    assert ClassGaussian.fitted(few, components=50).axes.shape[1] == smallest - 1
+    counts = torch.bincount(few.y_train)
+    axes = ClassGaussian.fitted(few, components=50).axes
+    assert axes.shape[1] == 50
+    assert (axes.abs().sum(2) > 1e-6).sum(1).tolist() == (counts - 1).tolist()
+    rows = few.x_train[few.y_train == 3].flatten(1).double()
+    assert torch.allclose(axes[3].T @ axes[3], torch.cov(rows.T), atol=1e-6)
+    alone = ClassGaussian.fitted(load("digits").take(12, 5))  # some classes have one image only
+    assert len(alone.means) < 10
+    assert alone.sample(5, generator()).shape == (5, *few.x_train.shape[1:])
 
 
 def test_foreign_images_fit_and_share_no_class(digits):
@@ -195,6 +202,10 @@ def test_halves_have_every_image_once_and_every_class_evenly(seed):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: foreign_images(load("digits"), "digits", 50),
+            "must have classes of their own; 'digits' has none",
+        ),
         (lambda: real_and_synthetic(10, 1.0, 4), "less than 1; got 1.0"),
         (lambda: real_and_synthetic(10, -0.1, 4), "at least 0 and less than 1; got -0.1"),
         (lambda: rotate(pictures(), 200, generator()), "degrees must be between 0 and 180"),
@@ -206,8 +217,8 @@ def test_halves_have_every_image_once_and_every_class_evenly(seed):
         (lambda: Policy(share=0.2), "share needs extra images; got share 0.2 and no images"),
         (lambda: Policy(extra=pictures()), "got share 0.0 and 16 images"),
         (
-            lambda: ClassGaussian.fitted(load("digits").take(5, 5)),
-            "training images of every class must be at least 2; got 0",
+            lambda: ClassGaussian.fitted(load("digits").take(1, 5)),
+            "training images of some class must be at least 2; got 1",
         ),
         (
             lambda: ClassGaussian.fitted(load("digits").take(100, 5), 0),

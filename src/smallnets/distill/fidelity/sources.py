@@ -23,7 +23,8 @@ class ClassGaussian:
 
     Attributes:
         means: (classes, pixels), in grey levels of 0 to 255.
-        axes: (classes, components, pixels), each of the length of one standard deviation.
+        axes: (classes, components, pixels), each of the length of one standard deviation; zeros
+            where a class has too few images.
         shape: of an image: channels, height, width.
     """
 
@@ -33,25 +34,28 @@ class ClassGaussian:
 
     @classmethod
     def fitted(cls, dataset: Dataset, components: int = 30) -> "ClassGaussian":
-        """Fit to the training images of every class.
+        """Fit to the training images of every class that has two or more.
 
         Args:
-            dataset: with at least two training images of every class.
+            dataset: whose training images are imitated.
             components: kept of each class; fewer where a class has fewer images.
+
+        Raises:
+            ValueError: no class has two images, or fewer than one component is asked for.
         """
         checks.whole("components", components, 1)
         counts = torch.bincount(dataset.y_train, minlength=dataset.num_classes)
-        checks.at_least("training images of every class", int(counts.min()), 2)
-        kept = min(components, int(counts.min()) - 1)
+        checks.at_least("training images of some class", int(counts.max()), 2)
         means, axes = [], []
-        for label in range(dataset.num_classes):
+        for label in (counts >= 2).nonzero().flatten().tolist():
             rows = dataset.x_train[dataset.y_train == label].flatten(1).double()
             mean = rows.mean(dim=0)
             centred = rows - mean
             # Few images, many pixels: the small matrix of inner products has the same spectrum.
             _, vectors = torch.linalg.eigh(centred @ centred.T)
+            kept = vectors[:, 1:][:, -components:].T @ centred / (len(rows) - 1) ** 0.5
             means.append(mean)
-            axes.append(vectors[:, -kept:].T @ centred / (len(rows) - 1) ** 0.5)
+            axes.append(F.pad(kept, (0, 0, 0, components - len(kept))))
         channels, (height, width) = dataset.channels, dataset.size
         return cls(torch.stack(means), torch.stack(axes), (channels, height, width))
 
@@ -76,10 +80,15 @@ def foreign_images(dataset: Dataset, name: str, count: int) -> Tensor:
     Returns:
         uint8 (count, channels, height, width). A class of the same name as one of `dataset` is left
         out, so that digits among letters do not pass for strangers to digits.
+
+    Raises:
+        ValueError: the other data set has no class of its own.
     """
     other = load(name, train=checks.whole("count", count, 1), test=1)
+    if set(other.class_names) <= set(dataset.class_names):
+        raise ValueError(f"foreign images must have classes of their own; {name!r} has none")
     known = [i for i, kind in enumerate(other.class_names) if kind in dataset.class_names]
-    if len(known) < other.num_classes:
+    if known:
         other_kinds = ~torch.isin(other.y_train, torch.tensor(known, dtype=torch.int64))
         other = replace(
             other, x_train=other.x_train[other_kinds], y_train=other.y_train[other_kinds]
