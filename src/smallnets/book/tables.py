@@ -22,6 +22,8 @@ def spread(values: Sequence[float], unit: float = 1.0) -> str:
     if len(scaled) < 2:
         return f"{scaled.mean():.3g}"
     deviation = scaled.std(ddof=1)
+    if deviation < 1e-9 * abs(scaled.mean()):
+        deviation = 0.0  # rounding, not a spread
     digits = 1 if deviation == 0 else int(np.clip(-np.floor(np.log10(deviation)), 0, 6))
     return f"{scaled.mean():.{digits}f} ± {deviation:.{digits}f}"
 
