@@ -110,7 +110,7 @@ def test_ablations_start_with_terms_of_one_size(digits, quick):
         for kind in ("cosine", "none")
     }
     expected = 50 * sp_loss(seen, shown).item()
-    assert list(start.values()) == pytest.approx([expected, expected], rel=1e-3)
+    assert list(start.values()) == pytest.approx([expected, expected], rel=1e-2)
     assert scaled["middle stage"] == variants["middle stage"]
 
 

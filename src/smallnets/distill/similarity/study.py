@@ -341,7 +341,8 @@ def equal_start(
         seen = observe(student, images, (layer,)).features[layer]
         shown = observe(teacher, images, (layer,)).features[layer]
     start = {kind: sp_loss(seen, shown, kind).item() for kind in NORMALISATIONS}
-    ratio = {kind: start["row"] / max(loss, 1e-30) for kind, loss in start.items()}
+    # Three digits: the last bits of a large product differ between machines, and even runs.
+    ratio = {kind: float(f"{start['row'] / max(loss, 1e-30):.3g}") for kind, loss in start.items()}
     return {
         name: replace(one, sp=one.sp * ratio[one.normalise]) for name, one in objectives.items()
     }
