@@ -32,6 +32,7 @@ class StandardisedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, out, h / stride, w / stride)."""
         return self._conv_forward(x, standardised(self.weight), self.bias)
 
 

@@ -216,6 +216,7 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> the same shape."""
         return x * self.gate(x)
 
 

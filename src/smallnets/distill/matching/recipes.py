@@ -126,6 +126,7 @@ class SignedRange(nn.Module):
         self.register_buffer("std", dataset.std.view(-1, 1, 1).clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (n, channels, h, w) -> the same in [-1, 1]."""
         return 2 * (x * self.std + self.mean) - 1
 
 
