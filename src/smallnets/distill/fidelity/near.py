@@ -136,8 +136,8 @@ def landscapes(
     seed: int,
     keep: Path | None = None,
     names: tuple[str, ...] = ("λ = 0",),
-    images: int = 400,
-    points: int = 13,
+    images: int = 300,
+    points: int = 11,
 ) -> dict[str, Landscape]:
     """The loss in the plane of teacher, start and end of some students of `journeys`.
 

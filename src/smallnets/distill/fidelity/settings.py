@@ -99,7 +99,7 @@ PRESETS = {
         side_seeds=3,
         alphas=(0.1, 0.3, 0.7),
         lams=(0.25, 0.5),
-        lengths=(0.5, 2.0),
+        lengths=(0.5, 1.5),
         adam_lr=1e-2,
         teaching=_quick(epochs=8, lr=0.1),
         training=_quick(epochs=8, lr=0.1),
