@@ -64,6 +64,24 @@ def test_run_stores_outputs_and_a_record_that_is_fresh(workplace):
     assert stale(record, notebook) == []
 
 
+def test_an_error_of_a_chapter_is_one_line(workplace):
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    cells = nbformat.read(notebook, 4)
+    cells.cells[-1].source = "raise ValueError('seeds must be odd; got 2')"
+    nbformat.write(cells, notebook)
+    done = smallnets("run", "2", cwd=workplace)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "smallnets: seeds must be odd; got 2"
+    assert "Traceback" not in done.stderr
+
+
+def test_words_for_truth_are_read_in_any_case():
+    assert parse_parameter("flips=false") == ("flips", False)
+    assert parse_parameter("flips=True") == ("flips", True)
+    assert parse_parameter("train=none") == ("train", None)
+    assert parse_parameter("dataset=npz:~/x.npz")[1] == f"npz:{Path.home()}/x.npz"
+
+
 def test_run_passes_parameters_and_keeps_results(workplace):
     import json
 

@@ -28,6 +28,15 @@ def main() -> None:
     except (ValueError, OSError) as error:
         click.echo(f"smallnets: {error}", err=True)
         sys.exit(2)
+    except RuntimeError as error:  # of a chapter, whose own error says what was wrong
+        if getattr(error, "ename", "") not in (
+            "ValueError",
+            "FileNotFoundError",
+            "ConnectionError",
+        ):
+            raise
+        click.echo(f"smallnets: {error.evalue}", err=True)  # type: ignore[attr-defined]
+        sys.exit(2)
 
 
 @cli.command("list")
@@ -120,8 +129,9 @@ def parse_parameter(pair: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
     if value.startswith("npz:"):
-        value = f"npz:{Path(value.removeprefix('npz:')).absolute()}"
-    return name, _resolve_type(value)
+        value = f"npz:{Path(value.removeprefix('npz:')).expanduser().absolute()}"
+    words = {"true": True, "false": False, "none": None}
+    return name, words.get(value.lower(), _resolve_type(value))
 
 
 @cli.command("data")

@@ -39,3 +39,9 @@ def test_importing_needs_none_of_the_packages_that_single_sets_need():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("flips", ["no", "false", 2])
+def test_flips_are_a_truth_value(flips):
+    with pytest.raises(ValueError, match=f"flips must be True, False or None; got {flips!r}"):
+        load("digits", flips=flips)

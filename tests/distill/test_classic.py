@@ -41,13 +41,14 @@ class TestSoftTargets:
 
     def test_weighted_with_the_labels_it_is_the_published_objective(self, golden):
         arrays = golden(NAME)
-        student = torch.from_numpy(arrays["D_zs"])
+        student = torch.from_numpy(arrays["D_zs"]).requires_grad_()
         labels = torch.from_numpy(arrays["D_y"])
         close(F.cross_entropy(student, labels), arrays["D_ce"])
         for index, temperature in enumerate(arrays["D_T"]):
             soft = kd_loss(student, torch.from_numpy(arrays["D_zt"]), float(temperature))
             total = 0.9 * soft + 0.1 * F.cross_entropy(student, labels)
             close(total, arrays["D_szag_a0.9"][index])
+            close(torch.autograd.grad(total, student)[0], arrays["D_szag_grad"][index])
 
     @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(2, 8), st.floats(0.5, 20))
     def test_zero_exactly_for_logits_that_differ_by_a_constant(self, seed, batch, classes, t):
@@ -104,7 +105,10 @@ class TestAttention:
         student, teacher = torch.from_numpy(arrays["A_fs"]), torch.from_numpy(arrays["A_ft"])
         close(attention_map(student), arrays["A_at_map_s"])
         close(attention_map(teacher), arrays["A_at_map_t"])
-        close(at_loss(student, teacher, p=4), arrays["A_at_p4"])
+        student = student.detach().requires_grad_()
+        loss = at_loss(student, teacher, p=4)
+        close(loss, arrays["A_at_p4"])
+        close(torch.autograd.grad(loss, student)[0], arrays["A_at_p4_grad_fs"])
         assert abs(at_loss(student, teacher).item() - arrays["A_at_tdpaper"]) > 1e-3
 
     def test_golden_map_of_a_wide_resnet(self, golden):
@@ -149,7 +153,7 @@ class TestAttention:
     @pytest.mark.parametrize(
         ("student", "teacher", "message"),
         [
-            ((2, 3), (2, 3), r"need \(batch, channels, height, width\); got \(2, 3\)"),
+            ((2, 3), (2, 3), r"need floating-point .*; got torch.float32 \(2, 3\)"),
             ((2, 3, 4, 4), (3, 3, 4, 4), "must share the batch; got 2 and 3 images"),
         ],
     )
@@ -160,3 +164,18 @@ class TestAttention:
     def test_power_must_be_above_zero(self):
         with pytest.raises(ValueError, match="p must be greater than 0; got 0"):
             attention_map(torch.ones(1, 1, 2, 2), p=0)
+
+
+def test_teachers_get_no_gradient_and_whole_numbers_are_refused():
+    teacher = doubles(0, 2, 3).requires_grad_()
+    kd_loss(doubles(1, 2, 3).requires_grad_(), teacher, 2.0).backward()
+    features = doubles(2, 2, 3, 4, 4).requires_grad_()
+    at_loss(doubles(3, 2, 3, 4, 4).requires_grad_(), features).backward()
+    assert teacher.grad is None
+    assert features.grad is None
+    with pytest.raises(ValueError, match=r"logits must be floating-point numbers; got torch.int64"):
+        kd_loss(torch.ones(2, 3, dtype=torch.int64), doubles(0, 2, 3), 1.0)
+    with pytest.raises(
+        ValueError, match=r"need floating-point .*; got torch.float64 \(0, 3, 4, 4\)"
+    ):
+        attention_map(doubles(0, 0, 3, 4, 4))

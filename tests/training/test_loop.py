@@ -4,14 +4,16 @@ import textwrap
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from smallnets import measure
-from smallnets.training import Batch, Classification, Cohort, fit
+from smallnets.training import Batch, Classification, Cohort, fit, seeded
 from smallnets.training.checkpoint import describe, weights_digest
 
 
@@ -137,13 +139,54 @@ def test_a_damaged_file_is_trained_again_with_a_word(tiny, settings, new_model, 
         fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
 
 
-def test_a_file_of_other_code_is_trained_again_with_a_word(
+def test_a_training_of_other_code_is_another_training(
     tiny, settings, new_model, tmp_path, monkeypatch
 ):
     fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
     monkeypatch.setattr("smallnets.training.loop.code_digest", lambda objective: "newer")
-    with pytest.warns(UserWarning, match="was made by another version of the code: training again"):
-        fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def weighted(weight):
+    def objective(model, batch):
+        return {"loss": weight * F.cross_entropy(model(batch.images).float(), batch.labels)}
+
+    return objective
+
+
+def with_weight(model, batch, weight):
+    return weighted(weight)(model, batch)
+
+
+@pytest.mark.parametrize("make", [weighted, lambda weight: partial(with_weight, weight=weight)])
+def test_what_an_objective_closes_over_decides_a_training(
+    tiny, settings, new_model, tmp_path, make
+):
+    one, other = (
+        fit(new_model(), tiny, settings, seed=0, objective=make(weight), keep=tmp_path)
+        for weight in (1, 100)
+    )
+    assert other[0]["loss"] > 10 * one[0]["loss"]
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        self.layer = nn.Linear(192, 10)
+
+    def forward(self, x):
+        return self.layer(self.scale * x.flatten(1))
+
+
+def test_attributes_of_a_network_decide_a_training(tiny, settings, tmp_path):
+    histories = []
+    for scale in (1.0, 0.0):
+        with seeded(0):
+            network = Scaled(scale)
+        histories.append(fit(network, tiny, settings, seed=0, keep=tmp_path))
+    assert histories[0] != histories[1]
 
 
 SCRIPT = """

@@ -19,7 +19,7 @@ from smallnets.training import TrainSettings, learning_rate, new_optimizer
         ("weight_decay", -1e-4, "weight_decay must be at least 0; got -0.0001"),
         ("schedule", "cos", "schedule must be one of cosine, linear, step, constant; got 'cos'"),
         ("final_lr", 0.2, "final_lr must be between 0 and 0.1; got 0.2"),
-        ("warmup_epochs", 11, "warmup_epochs must be between 0 and 10; got 11"),
+        ("warmup_epochs", 11, "warmup_epochs must be less than the 10 epochs; got 11"),
         ("optimizer", "lbfgs", "optimizer must be one of sgd, adam, adamw, shampoo; got 'lbfgs'"),
         ("device", "gpu", "device must be one of auto, cpu, cuda; got 'gpu'"),
         ("precision", "int8", "precision must be one of auto, 32-true, bf16-mixed; got 'int8'"),
@@ -85,7 +85,7 @@ def test_auto_precision_is_one_that_can_be_asked_for():
     assert TrainSettings(precision="32-true").arithmetic == "32-true"
 
 
-@given(epochs=st.integers(1, 300), warmup=st.floats(0.1, 30))
+@given(epochs=st.integers(1, 300), warmup=st.floats(0.1, 29.9))
 def test_another_length_keeps_the_shape(epochs, warmup):
     settings = TrainSettings(
         epochs=30, warmup_epochs=warmup, schedule="step", milestones=(10, 20), final_lr=0

@@ -52,7 +52,7 @@ def npz_dataset(file: str | Path, flips: bool = False) -> Dataset:
     classes = int(train[1].max()) + 1
     present = np.unique(train[1].numpy())
     if len(present) < classes:
-        missing = int(np.setdiff1d(np.arange(classes), present, assume_unique=True)[0])
+        missing = int((present != np.arange(len(present))).argmax())
         raise ValueError(
             f"{path}: training labels must be 0 to the number of classes - 1 without gaps; "
             f"the largest is {classes - 1} and there is no {missing}"

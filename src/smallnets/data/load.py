@@ -44,6 +44,8 @@ def load(
     """
     if not name.startswith(NPZ):
         one_of("dataset", name, names())
+    if flips not in (True, False, None):
+        raise ValueError(f"flips must be True, False or None; got {flips!r}")
     if size is not None and name not in sets.RESIZED:
         raise ValueError(f"size can be given for {', '.join(sets.RESIZED)}; got it for {name!r}")
 

@@ -33,8 +33,11 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
             "student and teacher logits must both be (batch, classes) and not empty; "
             f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         )
+    for logits in (student_logits, teacher_logits):
+        if not logits.is_floating_point():
+            raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
@@ -55,9 +58,10 @@ def attention_map(features: Tensor, p: float = 2.0) -> Tensor:
         ValueError: the features are not four-dimensional, or p is not above 0.
     """
     checks.above("p", p, 0)
-    if features.dim() != 4:
+    if features.dim() != 4 or features.numel() == 0 or not features.is_floating_point():
         raise ValueError(
-            f"attention maps need (batch, channels, height, width); got {tuple(features.shape)}"
+            "attention maps need floating-point (batch, channels, height, width), not empty; "
+            f"got {features.dtype} {tuple(features.shape)}"
         )
     activations = wide(features)
     # The sum of squares in one pass over the features; a factor is lost in the scaling anyway.
@@ -84,7 +88,7 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
     Raises:
         ValueError: as `attention_map`, or the batch sizes differ.
     """
-    size = common_size(student, teacher)
+    size, teacher = common_size(student, teacher), teacher.detach()
     return map_distance(
         attention_map(pooled(student, size), p), attention_map(pooled(teacher, size), p)
     )

@@ -1,6 +1,7 @@
 """Training: one plain loop, its settings, checkpoints that resume exactly, seeds side by side."""
 
 from smallnets.training.cohort import Cohort, Observed, observe
+from smallnets.training.fitting import check_apart, check_network
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.optimizers import Shampoo, new_optimizer
 from smallnets.training.seeds import for_seeds, seeded, side_by_side, with_seeds
@@ -22,6 +23,8 @@ __all__ = [
     "Observed",
     "Shampoo",
     "TrainSettings",
+    "check_apart",
+    "check_network",
     "fit",
     "for_seeds",
     "learning_rate",

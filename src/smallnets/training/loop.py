@@ -99,7 +99,6 @@ def fit(
             f"batch_size must be a multiple of the {fabric.world_size} processes; "
             f"got {settings.batch_size}"
         )
-    code = code_digest(objective)
     path = (
         None
         if keep is None
@@ -113,9 +112,10 @@ def fit(
             objective=objective,
             arithmetic=settings.arithmetic,
             world=fabric.world_size,
+            code=code_digest(objective),
         )
     )
-    if path and (finished := load_finished(path, model, code)) is not None:
+    if path and (finished := load_finished(path, model)) is not None:
         model.eval()
         return finished
 
@@ -123,7 +123,7 @@ def fit(
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
     model.to(fabric.device, memory_format=torch.channels_last)
     trained, optimizer = fabric.setup(model, new_optimizer(model, settings))
-    running = Running(path, code, model, optimizer, (order, noise))
+    running = Running(path, fabric, model, optimizer, (order, noise))
     history = running.resume()
     images, labels = dataset.x_train.to(fabric.device), dataset.y_train.to(fabric.device)
 
@@ -148,12 +148,11 @@ def fit(
                 sums[name] += term.detach()
         steps = len(batches)
         history.append({name: total.item() / steps for name, total in sums.items()})
-        if fabric.is_global_zero:
-            running.save(history)
+        running.save(history)
 
     model.to("cpu", memory_format=torch.contiguous_format).eval()
     if path and fabric.is_global_zero:
-        save_finished(path, model, history, code)
+        save_finished(path, model, history)
         running.remove()
     return history
 

@@ -153,11 +153,11 @@ class Shampoo(torch.optim.Optimizer):
 
 def inverse_fourth_root(matrix: Tensor, ridge: float = 1e-6) -> Tensor:
     """A^(-1/4) of a symmetric positive semi-definite matrix (n, n), with `ridge` times its largest
-    eigenvalue added to all of them; zeros for a matrix of zeros.
+    eigenvalue added to all of them; the identity for a matrix of zeros.
     """
     values, vectors = torch.linalg.eigh(matrix.double())
     largest = values[-1]
     if largest <= 0:
-        return torch.zeros_like(matrix)
+        return torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     roots = (values.clamp_min(0) + ridge * largest) ** -0.25
     return ((vectors * roots) @ vectors.T).to(matrix.dtype)

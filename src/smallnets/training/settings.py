@@ -78,7 +78,12 @@ class TrainSettings:
         checks.one_of("schedule", self.schedule, SCHEDULES)
         checks.above("decay", self.decay, 0)
         checks.between("final_lr", self.final_lr, 0, self.lr)
-        checks.between("warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        checks.at_least("warmup_epochs", self.warmup_epochs, 0)
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than the {self.epochs} epochs; "
+                f"got {self.warmup_epochs}"
+            )
         checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.clip is not None:
             checks.above("clip", self.clip, 0)

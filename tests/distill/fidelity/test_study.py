@@ -28,6 +28,8 @@ from smallnets.distill.fidelity import (
     representations,
     run_experiments,
     scaled_rate,
+    search,
+    seen_images,
     targets,
     with_control,
 )
@@ -70,7 +72,9 @@ def test_preparing_puts_what_was_asked_for_in_place():
     assert settings.teaching.batch_size <= 0.25 * 500
     assert prepare("digits", "smoke", norm="layer")[1].near_norm == "layer"
     assert prepare("digits", "smoke")[1].foreign == "glyphs62"
-    assert prepare("glyphs62", "smoke")[1].foreign == "digits"
+    letters, alone = prepare("glyphs62", "smoke")
+    assert alone.foreign is None  # nobody is a stranger to letters and digits
+    assert "out of domain" not in data_policies(letters, replace(alone, views=("none",)), 0)
 
 
 @pytest.mark.parametrize(
@@ -211,3 +215,23 @@ def test_representations_and_another_kind_of_network(digits, quick, kept):
     assert all(0 <= value <= 1 + 1e-9 for one in found.values() for value in one.values())
     read = other_networks(digits, quick, 0, kept, network="rows-4")
     assert set(read) == {"m = 1, τ = 1", "m = 2, τ = 1"}
+
+
+def test_a_start_at_zero_loses_no_student(digits, quick, kept):
+    found = near_teacher(digits, replace(quick, lams=(0.0, 0.5)), 0, kept)
+    assert {"λ = 0", "λ = 0, full rate", "teacher's first weights", "λ = 0.5"} <= set(found)
+
+
+def test_rates_are_searched_on_held_out_training_images(digits, quick, kept):
+    found = search(digits, replace(quick, rates=(0.1,), adam_rates=(1e-3,)), 0, kept)
+    assert set(found) == {"teacher, 0.1", "SGD, 0.1", "Adam, 0.001"}
+    assert all(0 <= one["accuracy"] <= 1 for one in found.values())
+
+
+def test_images_seen_are_a_random_part_of_those_shown(digits, quick):
+    view = Augmentation(crop=0)
+    everything = seen_images(digits, view, 32)
+    part = seen_images(digits, view, 32, 40)
+    assert len(everything) == len(digits.x_train)
+    assert torch.equal(part[:32], everything[:32])
+    assert not torch.equal(part, digits.normalise(digits.x_train[:40]))

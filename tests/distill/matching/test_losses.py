@@ -156,7 +156,7 @@ def test_mean_is_that_of_the_whole_set_measure():
     ("call", "message"),
     [
         (lambda z: kl_distance(z, z, 0), "temperature must be greater than 0; got 0"),
-        (lambda z: kl_distance(z, z, math.inf), "temperature must be between 0 and .*; got inf"),
+        (lambda z: kl_distance(z, z, math.inf), "temperature must be finite; got inf"),
         (lambda z: kl_distance(z, z[:, :2]), r"must both be .* got \(2, 3\) and \(2, 2\)"),
         (lambda z: kl_distance(z[0], z[0]), r"must both be .* got \(3,\) and \(3,\)"),
         (lambda z: kl_distance(z[:0], z[:0]), r"not empty; got \(0, 3\)"),
@@ -171,3 +171,10 @@ def test_mean_is_that_of_the_whole_set_measure():
 def test_bad_inputs_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(2, 3))
+
+
+def test_of_equal_logits_the_first_class_counts():
+    level = torch.zeros(2, 5)
+    assert agreement(level, level).all()
+    assert not agreement(level, torch.eye(5)[3:], 3).any()
+    assert agreement(level, torch.eye(5)[3:], 4).tolist() == [True, False]

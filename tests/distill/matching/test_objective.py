@@ -357,5 +357,27 @@ def test_a_teacher_that_breaks_down_is_named(batch):
             logits[7] = torch.inf
             return logits
 
-    with pytest.raises(ValueError, match=r"must be finite; got .*inf.* for image 7 of a batch"):
+    with pytest.raises(ValueError, match=r"must be finite; got .*inf.* for training image 7"):
         FunctionMatching((Overflowing(),), Matching())(network(0), batch)
+
+
+def test_every_teacher_may_see_its_own_resolution(batch):
+    seen = []
+
+    class Notes(nn.Module):
+        def forward(self, images):
+            seen.append(images.shape[-1])
+            return images.new_zeros(len(images), 10)
+
+    ask = Matching(resolution=8, teacher_resolution=(12, 16))
+    FunctionMatching((Notes(), Notes()), ask)(network(), batch)
+    assert seen == [12, 16]
+    with pytest.raises(ValueError, match=r"one for each of 1 teachers; got \(12, 16\)"):
+        FunctionMatching((Notes(),), ask)(network(), batch)
+
+
+def test_a_batch_without_random_numbers_is_refused(batch):
+    with pytest.raises(
+        ValueError, match="must have a generator to draw views from; got noise None"
+    ):
+        FunctionMatching((network(),), Matching())(network(), batch._replace(noise=None))

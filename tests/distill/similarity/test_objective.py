@@ -167,7 +167,7 @@ def test_students_of_other_families_need_no_adaptation(digits, quick):
         (
             convnet(2, 10, 1),
             convnet(2, 10, 3),
-            r"^teacher does not take .* images of shape \(1, 16, 16\)",
+            r"^teacher does not take images of shape \(1, 16, 16\)",
         ),
         (
             convnet(2, 10, 3),

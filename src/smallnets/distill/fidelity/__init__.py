@@ -74,6 +74,7 @@ from smallnets.distill.fidelity.students import (
     logits_of,
     new_network,
     plain_student,
+    seen_images,
     train_teacher,
 )
 from smallnets.distill.fidelity.study import (
@@ -87,6 +88,7 @@ from smallnets.distill.fidelity.study import (
     other_networks,
     recycled,
     representations,
+    search,
     targets,
     with_control,
 )
@@ -170,6 +172,8 @@ __all__ = [
     "rotate",
     "run_experiments",
     "scaled_rate",
+    "search",
+    "seen_images",
     "soft_cross_entropy",
     "straight_path",
     "symmetric_divergence",

@@ -16,6 +16,7 @@ from smallnets.distill.fidelity.study import (
     optimisers,
     recycled,
     representations,
+    search,
     targets,
 )
 from smallnets.training import side_by_side
@@ -33,6 +34,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "growing": growing,
     "recycled": recycled,
     "capacity": capacities,
+    "search": search,
     "representations": representations,
 }
 
@@ -54,10 +56,10 @@ def run_experiments(
 ) -> dict[str, list[Any]]:
     """Several experiments, all their seeds side by side: name -> one result a seed.
 
-    The "ensembles" have the settings' `seeds`, and two at least, for the control; all others have
-    `side_seeds`.
+    The "ensembles" have the settings' `seeds`, and two at least, for the control; the "search" has
+    one; all others have `side_seeds`.
     """
-    seeds = {"ensembles": max(2, settings.seeds)}
+    seeds = {"ensembles": max(2, settings.seeds), "search": 1}
     pairs = [(name, seed) for name in names for seed in range(seeds.get(name, settings.side_seeds))]
     common = {"dataset": dataset, "settings": settings, "keep": keep}
     results = side_by_side(

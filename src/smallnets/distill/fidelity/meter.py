@@ -120,7 +120,7 @@ def brier_score(logits: Tensor, labels: Tensor) -> float:
     examples; 0 to 2.
     """
     measure.accuracy(logits, labels)
-    target = torch.nn.functional.one_hot(labels, logits.shape[1]).double()
+    target = torch.nn.functional.one_hot(labels.long(), logits.shape[1]).double()
     return (logits.double().softmax(1) - target).square().sum(1).mean().item()
 
 

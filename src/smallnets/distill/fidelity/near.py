@@ -67,10 +67,8 @@ def journeys(
     groups = {0.0: {"λ = 0": stranger, FIRST: first}}
     for lam in settings.lams:
         groups[0.0][f"λ = {lam:g}, full rate"] = start(lam)
-        groups[lam] = {
-            f"λ = {lam:g}": start(lam),
-            f"{RANDOM}, rate of λ = {lam:g}": copy.deepcopy(stranger),
-        }
+        groups.setdefault(lam, {})[f"λ = {lam:g}"] = start(lam)
+        groups[lam][f"{RANDOM}, rate of λ = {lam:g}"] = copy.deepcopy(stranger)
     found: dict[str, Journey] = {}
     for lam, students in groups.items():
         starts = {name: copy.deepcopy(one).eval() for name, one in students.items()}
@@ -147,8 +145,9 @@ def landscapes(
         points: of each side of the grid.
     """
     teacher, found = journeys(dataset, settings, seed, keep)
-    viewed = seen_images(dataset, settings.training.augmentation, settings.training.batch_size)
-    gap = imitation_gap(teacher, viewed[:images], settings.temperature)
+    training = settings.training
+    viewed = seen_images(dataset, training.augmentation, training.batch_size, images)
+    gap = imitation_gap(teacher, viewed, settings.temperature)
     return {
         name: Landscape(
             loss_surface(teacher, *found[name], gap, points),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from smallnets import checks, measure
+from smallnets import checks
 from smallnets.data import Dataset
 from smallnets.distill.fidelity.losses import (
     LOSSES,
@@ -16,7 +16,7 @@ from smallnets.distill.fidelity.losses import (
     member_divergence,
 )
 from smallnets.distill.fidelity.policies import Policy, real_and_synthetic
-from smallnets.training import Batch, Cohort, TrainSettings, fit
+from smallnets.training import Batch, Cohort, TrainSettings, check_apart, check_network, fit
 
 MEMBERS = "members"  # the one loss that looks at members one by one
 
@@ -163,9 +163,9 @@ def imitate(
         settings, seed, keep: see `smallnets.training.fit`.
 
     Raises:
-        ValueError: names of students and objectives differ, networks have other classes than the
-            dataset, an objective asks for more members than there are, or for labels of images
-            that a policy blends.
+        ValueError: names of students and objectives differ, a network does not fit the images or
+            classes, or is student and teacher at once, or an objective asks for more members than
+            there are, or for labels of images that a policy blends.
     """
     if set(students) != set(objectives) or not students:
         raise ValueError(
@@ -181,10 +181,9 @@ def imitate(
             )
     glance = dataset.normalise(dataset.x_train[:2])
     for name, network in {"teacher": Reduced(teacher), **students}.items():
-        with measure.evaluating(network), torch.no_grad():
-            classes = network(glance).shape[1]
-        if classes != dataset.num_classes:
-            raise ValueError(f"{name} has {classes} classes; the dataset has {dataset.num_classes}")
+        check_network(name, network, glance, dataset.num_classes)
+    for student in students.values():
+        check_apart(student, teacher)
     teacher.to(settings.accelerator, memory_format=torch.channels_last)
     objective = Imitation(teacher, objectives, view.share if isinstance(view, Policy) else 0.0)
     history = fit(

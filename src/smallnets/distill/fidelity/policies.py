@@ -161,7 +161,7 @@ class Policy(Augmentation):
             place = torch.randint(
                 len(self.extra), (synthetic,), generator=generator, device=x.device
             )
-            drawn = self.extra.to(x.device)[place]
+            drawn = self.extra[place.to(self.extra.device)].to(x.device)
             x = torch.cat([x[:real], (drawn.to(x.dtype) / 255 - mean) / std])
         x = super().__call__(x, generator)
         if self.rotation:

@@ -29,7 +29,9 @@ class StudySettings:
         labelled: share of the training images whose labels the teacher of that experiment sees.
         views: names of the data policies to compare, see `policies`; None is all of them.
         share: of foreign or generated images in a batch.
-        foreign, foreign_images: data set that the foreign images come from, and how many of them.
+        foreign, foreign_images: data set that the foreign images come from, and how many of them;
+            None leaves them out.
+        rates, adam_rates: candidates of the search for learning rates.
         adam_lr: learning rate of Adam.
         teaching, training: of the teachers on labels, and of the students.
     """
@@ -54,8 +56,10 @@ class StudySettings:
     labelled: float = 0.25
     views: tuple[str, ...] | None = None
     share: float = 0.2
-    foreign: str = "glyphs62"
+    foreign: str | None = "glyphs62"
     foreign_images: int = 500
+    rates: tuple[float, ...] = (0.1, 0.3)
+    adam_rates: tuple[float, ...] = (1e-3, 1e-2)
     adam_lr: float = 1e-3
 
 
@@ -105,7 +109,7 @@ PRESETS = {
         # CombAug has rotation, vertical flip and colour jitter in it.
         views=("none", "baseline", "CombAug", "MixUp", "generated", "out of domain"),
         adam_lr=1e-2,
-        teaching=_quick(epochs=8, lr=0.3),  # of 0.1 and 0.3, on held-out images
+        teaching=_quick(epochs=8, lr=0.3),
         training=_quick(epochs=8, lr=0.3),
     ),
     # Self-distillation of the paper with its schedules; the code's teacher uses Nesterov momentum,
@@ -205,7 +209,7 @@ def prepare(
 
     settings = replace(
         preset,
-        foreign="digits" if name == preset.foreign else preset.foreign,
+        foreign=None if name == preset.foreign else preset.foreign,
         train=images,
         test=len(dataset.y_test),
         held_out=min(preset.held_out, images // 5),

@@ -15,7 +15,7 @@ from smallnets.models import RowReader, named
 from smallnets.training import TrainSettings, fit, seeded
 
 Measures = dict[str, dict[str, float]]
-LOOKED_AT = 600  # training images on which train agreement is measured, at most
+LOOKED_AT = 600  # random training images on which train agreement is measured, at most
 
 
 def new_network(name: str, dataset: Dataset, seed: int, norm: str = "batch") -> nn.Module:
@@ -52,10 +52,20 @@ def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
     return measure.predict(network, images, dataset.normalise)
 
 
-def seen_images(dataset: Dataset, view: Augmentation, batch_size: int) -> Tensor:
-    """Training images as a student sees them, normalised; always the same draw of the view."""
+def seen_images(
+    dataset: Dataset, view: Augmentation, batch_size: int, count: int | None = None
+) -> Tensor:
+    """Random training images as a student sees them, normalised; always the same draw.
+
+    Args:
+        dataset: whose training images are shown.
+        view: under which they are.
+        batch_size: images that are viewed together.
+        count: how many, at most; None is all.
+    """
     generator = torch.Generator().manual_seed(0)
-    images = dataset.x_train[:LOOKED_AT].split(batch_size)
+    drawn = torch.randperm(len(dataset.x_train), generator=generator)[:count]
+    images = dataset.x_train[drawn].split(batch_size)
     return torch.cat([view(dataset.normalise(x), generator) for x in images])
 
 
@@ -69,7 +79,7 @@ class Examiner:
     """
 
     def __init__(self, teacher: nn.Module, dataset: Dataset, training: TrainSettings) -> None:
-        viewed = seen_images(dataset, training.augmentation, training.batch_size)
+        viewed = seen_images(dataset, training.augmentation, training.batch_size, LOOKED_AT)
         self.images = (dataset.normalise(dataset.x_test), viewed)
         self.labels = dataset.y_test
         self.told = [measure.predict(teacher, images) for images in self.images]
@@ -78,8 +88,8 @@ class Examiner:
         """Every measure of a student.
 
         Returns:
-            Those of `FidelityMeter` on the test images; "train agreement" and "train kl" on the
-            first training images under the training's view, in evaluation mode.
+            Those of `FidelityMeter` on the test images; "train agreement" and "train kl" on random
+            training images under the training's view, in evaluation mode.
         """
         test, viewed = (measure.predict(student, images) for images in self.images)
         return FidelityMeter().update(self.told[0], test, self.labels).compute() | {

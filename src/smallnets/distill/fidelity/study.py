@@ -113,10 +113,12 @@ def data_policies(
     teacher = train_teacher(dataset, settings, seed, 0, keep)
     generator = torch.Generator().manual_seed(seed)
     made = ClassGaussian.fitted(dataset).sample(len(dataset.y_train), generator)
-    foreign = foreign_images(dataset, settings.foreign, settings.foreign_images)
+    foreign = None
+    if settings.foreign is not None:
+        foreign = foreign_images(dataset, settings.foreign, settings.foreign_images)
     views = policies(dataset, settings.training.augmentation, made, foreign, settings.share)
     results: Measures = {}
-    for name in settings.views or views:
+    for name in [one for one in views if settings.views is None or one in settings.views]:
         if name == "baseline":
             results |= beside_plain(name, dataset, settings, teacher, seed, keep)
             continue
@@ -242,6 +244,34 @@ def optimisers(
             students = {called: new_network(settings.network, dataset, seed)}
             objectives = {called: Objective(temperature=settings.temperature)}
             results |= self_distil(dataset, teacher, students, objectives, training, seed, keep)
+    return results
+
+
+def search(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> Measures:
+    """Learning rates of teacher and student, judged on held-out training images.
+
+    Returns:
+        Measures on them, "accuracy" among them, of "teacher, 0.3" (trained on labels), "SGD, 0.3"
+        and "Adam, 0.01" (students of the settings' teacher).
+    """
+    judged = dataset.held_out(settings.held_out, seed)
+    results: Measures = {}
+    for rate in settings.rates:
+        teaching = replace(settings.teaching, lr=rate)
+        taught = train_teacher(judged, replace(settings, teaching=teaching), seed, 0, keep)
+        accuracy = measure.accuracy(logits_of(taught, judged, judged.x_test), judged.y_test)
+        results[f"teacher, {rate:g}"] = {"accuracy": accuracy}
+    teacher = train_teacher(judged, settings, seed, 0, keep)
+    candidates = {f"SGD, {rate:g}": ("sgd", rate) for rate in settings.rates}
+    candidates |= {f"Adam, {rate:g}": ("adam", rate) for rate in settings.adam_rates}
+    for name, (optimizer, rate) in candidates.items():
+        final = min(settings.training.final_lr, rate)
+        training = replace(settings.training, optimizer=optimizer, lr=rate, final_lr=final)
+        students = {name: new_network(settings.network, judged, seed)}
+        objectives = {name: Objective(temperature=settings.temperature)}
+        results |= self_distil(judged, teacher, students, objectives, training, seed, keep)
     return results
 
 

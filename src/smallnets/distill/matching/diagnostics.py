@@ -21,18 +21,21 @@ class Seen(NamedTuple):
     features: Tensor  # (images, features): what the classifier gets
 
 
-def look(network: StagedNetwork, dataset: Dataset, images: Tensor, resolution: int) -> Seen:
-    """Answers and pooled features for uint8 images, whole, at a resolution.
+def look(
+    network: StagedNetwork, dataset: Dataset, images: Tensor, resolution: int, side: float = 1.0
+) -> Seen:
+    """Answers and pooled features for uint8 images at a resolution.
 
     Args:
         network: a sequence whose last part is the classifier.
         dataset: for its normalisation.
         images: uint8 (n, channels, height, width).
         resolution: at which the network sees them.
+        side: of the middle that it sees, as a share of the image's; 1 is the whole image.
     """
 
     def view(part: Tensor) -> Tensor:
-        return evaluation_view(dataset.normalise(part), resolution)
+        return evaluation_view(dataset.normalise(part), resolution, side)
 
     features = measure.predict(network[:-1], images, view)
     logits = measure.predict(network[-1], features, lambda part: part)
@@ -94,6 +97,7 @@ def measures(
     networks: Mapping[str, StagedNetwork],
     dataset: Dataset,
     resolutions: Mapping[str, int],
+    side: float = 1.0,
     probe: int = 1000,
 ) -> dict[str, dict[str, float]]:
     """`judge` for every network against the one called "teacher".
@@ -103,12 +107,13 @@ def measures(
         dataset: its test images are judged on, and its first `probe` training images are what
             students were trained on.
         resolutions: name -> resolution at which the network sees images.
+        side: of the middle of each image that networks see, as a share; 1 is the whole image.
         probe: training images to look at.
     """
 
     def answers(images: Tensor) -> dict[str, Seen]:
         return {
-            name: look(network, dataset, images, resolutions[name])
+            name: look(network, dataset, images, resolutions[name], side)
             for name, network in networks.items()
         }
 

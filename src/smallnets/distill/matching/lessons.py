@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from smallnets import checks
 from smallnets.distill.matching.objective import Matching
 from smallnets.distill.matching.plan import StudySettings
+from smallnets.training import OPTIMIZERS
 
 IMAGES = ("own", "photographs", "noise")
 STARTS = ("random", "pretrained")
@@ -18,7 +19,7 @@ class Lesson:
         matching: what is asked.
         passes: over the transfer images.
         network: of the student; None is the settings'.
-        optimizer: "adamw" or "shampoo".
+        optimizer: of `smallnets.training`.
         lr, weight_decay: None is the settings'.
         teachers: how many are matched at once.
         start: "random" weights, or those of a training on labels with the images that the lesson
@@ -42,6 +43,11 @@ class Lesson:
     def __post_init__(self) -> None:
         checks.whole("passes", self.passes, 1)
         checks.whole("teachers", self.teachers, 1)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.lr is not None:
+            checks.above("lr", self.lr, 0)
+        if self.weight_decay is not None:
+            checks.at_least("weight_decay", self.weight_decay, 0)
         checks.one_of("start", self.start, STARTS)
         checks.one_of("images", self.images, IMAGES)
 

@@ -134,7 +134,9 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Ten
     _check_pair(student_logits, teacher_logits)
     checks.between("k", checks.whole("k", k, 1), 1, student_logits.shape[1])
     first = teacher_logits.argmax(dim=1, keepdim=True)
-    return (student_logits.topk(k, dim=1).indices == first).any(dim=1)
+    # Of equal logits the first counts, as in `argmax`.
+    ranked = student_logits.argsort(dim=1, descending=True, stable=True)
+    return (ranked[:, :k] == first).any(dim=1)
 
 
 def entropy(logits: Tensor) -> Tensor:

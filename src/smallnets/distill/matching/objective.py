@@ -19,7 +19,7 @@ from smallnets.distill.classic import wide
 from smallnets.distill.matching.losses import DISTANCES, ensemble_distance, mean_prediction
 from smallnets.distill.matching.mixing import coefficient, mix
 from smallnets.distill.matching.views import GEOMETRIES, VIEWS, Teaching, boxes, cut
-from smallnets.training import Batch, TrainSettings, fit
+from smallnets.training import Batch, TrainSettings, check_apart, check_network, fit
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Matching:
         crops: inception crops behind each prediction of "fix/ic_ens".
         flip: mirror half of the student's views; a consistent teacher sees the same.
         resolution: height and width of the student's input; None is the images'.
-        teacher_resolution: of the teachers' input; None is the student's. Both are reduced from
-            one view at the larger resolution.
+        teacher_resolution: of the teachers' input, one number for all or one a teacher; None is the
+            student's. All are reduced from one view at the largest resolution.
 
     Raises:
         ValueError: a field is out of range; the message names it, what was given and what is
@@ -65,7 +65,7 @@ class Matching:
     crops: int = 1000
     flip: bool = False
     resolution: int | None = None
-    teacher_resolution: int | None = None
+    teacher_resolution: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         checks.one_of("view", self.view, VIEWS)
@@ -77,9 +77,12 @@ class Matching:
         checks.one_of("geometry", self.geometry, GEOMETRIES)
         checks.between("side", self.side, 1e-6, 1)
         checks.whole("crops", self.crops, 1)
-        for name in ("resolution", "teacher_resolution"):
-            if getattr(self, name) is not None:
-                checks.whole(name, getattr(self, name), 1)
+        for name, (low, high), most in (("area", self.area, 1), ("aspect", self.aspect, 1e6)):
+            checks.between(f"upper end of {name}", high, checks.above(f"{name}", low, 0), most)
+        if self.resolution is not None:
+            checks.whole("resolution", self.resolution, 1)
+        for side in _sides(self.teacher_resolution):
+            checks.whole("teacher_resolution", side, 1)
         if self.mix_outputs and not self.teaching.mixed:
             raise ValueError(f"mix_outputs needs a view that mixes; got view {self.view!r}")
 
@@ -89,9 +92,23 @@ class Matching:
         return VIEWS[self.view]
 
     def seen_at(self, images: Tensor) -> tuple[int, int]:
-        """Resolutions of the student's and of the teachers' input for a batch of images."""
+        """Resolutions of the student's and of the finest teacher's input for a batch of images."""
         student = self.resolution or max(images.shape[2:])
-        return student, self.teacher_resolution or student
+        return student, max(_sides(self.teacher_resolution), default=student)
+
+    def teacher_sides(self, images: Tensor, teachers: int) -> tuple[int, ...]:
+        """Resolution of every teacher's input for a batch of images.
+
+        Raises:
+            ValueError: there are resolutions for another number of teachers.
+        """
+        sides = _sides(self.teacher_resolution)
+        if len(sides) > 1 and len(sides) != teachers:
+            raise ValueError(
+                f"teacher_resolution must hold one number, or one for each of {teachers} teachers; "
+                f"got {sides}"
+            )
+        return sides if len(sides) > 1 else (self.seen_at(images)[1],) * teachers
 
     def draw(
         self, images: Tensor, crop: str, resolution: int, generator: torch.Generator
@@ -154,7 +171,8 @@ class FunctionMatching:
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         ask = self.matching
         noise = batch.noise
-        assert noise is not None  # `fit` always gives one
+        if noise is None:
+            raise ValueError("a batch must have a generator to draw views from; got noise None")
         view, shown = ask.views(batch.images, noise)
         share = None
         if ask.teaching.mixed:
@@ -167,7 +185,9 @@ class FunctionMatching:
             terms["labels"] = label_loss(logits, batch.labels, share).mean()
         if ask.labels < 1:
             with torch.no_grad():
-                answers = [self.answer(one, shown, share, batch) for one in self.teachers]
+                sides = ask.teacher_sides(batch.images, len(self.teachers))
+                pairs = zip(self.teachers, sides, strict=True)
+                answers = [self.answer(one, shown, share, batch, side) for one, side in pairs]
             terms["distance"] = ensemble_distance(
                 logits, answers, ask.distance,
                 temperature=ask.temperature, smoothing=ask.smoothing,
@@ -193,19 +213,31 @@ class FunctionMatching:
         return seen, None if shown is None else resized(shown, teacher)
 
     def answer(
-        self, teacher: nn.Module, shown: Tensor | None, share: Tensor | None, batch: Batch
+        self,
+        teacher: nn.Module,
+        shown: Tensor | None,
+        share: Tensor | None,
+        batch: Batch,
+        side: int,
     ) -> Tensor:
-        """A teacher's logits for the batch."""
-        logits = teacher.eval()(batch.which if shown is None else shown)
+        """A teacher's logits for the batch, seen at its own resolution."""
+        logits = teacher.eval()(batch.which if shown is None else resized(shown, side))
         if self.matching.mix_outputs and share is not None:
             logits = mix(F.softmax(wide(logits), dim=1), share).clamp_min(1e-30).log()
         if not logits.isfinite().all():
             bad = (~logits.isfinite()).any(dim=1).nonzero()[0, 0]
             raise ValueError(
                 "the teacher's logits must be finite; "
-                f"got {logits[bad].tolist()} for image {int(bad)} of a batch"
+                f"got {logits[bad].tolist()} for training image "
+                f"{int(bad if batch.which is None else batch.which[bad])}"
             )
         return logits
+
+
+def _sides(resolution: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if resolution is None:
+        return ()
+    return resolution if isinstance(resolution, tuple) else (resolution,)
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:
@@ -228,18 +260,21 @@ def label_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> T
 
 
 def kept_answers(
-    teacher: nn.Module, dataset: Dataset, matching: Matching, seed: int
+    teacher: nn.Module, dataset: Dataset, matching: Matching, seed: int, side: int | None = None
 ) -> KeptAnswers:
     """What a fixed teacher says about every training image: `crops` views of it for "fix/ic_ens",
-    whose probabilities are averaged, and one for the others.
+    whose probabilities are averaged, and one for the others. It sees them at `side`; None is what
+    `matching` says.
     """
     crop = matching.teaching.teacher
     generator = torch.Generator().manual_seed(seed)
     plain = replace(matching, flip=matching.flip and crop == "ic_ens")
 
     def look(images: Tensor) -> Tensor:
-        views, resolution = dataset.normalise(images), matching.seen_at(images)[1]
-        return plain.draw(views, crop.removesuffix("_ens"), resolution, generator)
+        resolution = side or matching.seen_at(images)[1]
+        return plain.draw(
+            dataset.normalise(images), crop.removesuffix("_ens"), resolution, generator
+        )
 
     if crop != "ic_ens":
         return KeptAnswers(measure.predict(teacher, dataset.x_train, look))
@@ -288,21 +323,22 @@ def match(
         teachers = ()
     elif not teachers:
         raise ValueError("teachers must hold at least one network unless labels is 1; got none")
-    resolutions = matching.seen_at(dataset.x_train)
-    _check_network("student", student, dataset, resolutions[0])
-    mine = {id(parameter) for parameter in student.parameters()}
-    for teacher in teachers:
-        _check_network("teacher", teacher, dataset, resolutions[1])
-        if any(id(parameter) in mine for parameter in teacher.parameters()):
-            raise ValueError(
-                "teachers must not share parameters with the student; got one that does"
-            )
+    glance = dataset.normalise(dataset.x_train[:2])
+    sides = matching.teacher_sides(glance, len(teachers))
+    view = resized(glance, matching.seen_at(glance)[0])
+    check_network("student", student, view, dataset.num_classes)
+    for teacher, side in zip(teachers, sides, strict=True):
+        check_network("teacher", teacher, resized(glance, side), dataset.num_classes)
+        check_apart(student, teacher)
 
+    for teacher in teachers:
+        teacher.to(training.accelerator, memory_format=torch.channels_last)
     asked = teachers
     if matching.teaching.relation == "fixed":
-        asked = tuple(kept_answers(teacher, dataset, matching, seed) for teacher in teachers)
-    for teacher in asked:
-        teacher.to(training.accelerator, memory_format=torch.channels_last)
+        asked = tuple(
+            kept_answers(teacher, dataset, matching, seed, side).to(training.accelerator)
+            for teacher, side in zip(teachers, sides, strict=True)
+        )
     history = fit(
         student,
         dataset,
@@ -312,28 +348,9 @@ def match(
         keep=keep,
         label=label,
     )
-    for teacher in asked:
+    for teacher in teachers:
         teacher.to("cpu", memory_format=torch.contiguous_format)
     return history
-
-
-def _check_network(role: str, network: nn.Module, dataset: Dataset, resolution: int) -> None:
-    """Push two training images through a network and say what does not fit."""
-    images = resized(dataset.normalise(dataset.x_train[:2]), resolution)
-    try:
-        with measure.evaluating(network), torch.no_grad():
-            logits = network(images)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{role} does not take images of shape {tuple(images.shape[1:])}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    if logits.shape != (len(images), dataset.num_classes):
-        raise ValueError(
-            f"{role} has {logits.shape[1]} classes; the dataset has {dataset.num_classes}"
-        )
-    if not logits.isfinite().all():
-        raise ValueError(f"{role} must say finite numbers; got {logits[0].tolist()}")
 
 
 def unlabelled(dataset: Dataset, images: Tensor) -> Dataset:

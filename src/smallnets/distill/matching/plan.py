@@ -30,6 +30,7 @@ class StudySettings:
         warmup: share of a training in which the learning rate rises.
         matching: what all students are asked alike, such as the resolution and size of crops.
         temperatures, decays, rates: candidates of the search.
+        evaluation_side: of the middle on which networks are judged, as a share of the image.
         published: file with the arrays of a published checkpoint for the teacher.
     """
 
@@ -51,6 +52,7 @@ class StudySettings:
     temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     decays: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     rates: tuple[float, ...] = (3e-3, 1e-2, 2e-2)
+    evaluation_side: float = 1.0
     published: str | None = None
 
 
@@ -194,6 +196,7 @@ def prepare(
         transfer=transfer,
         held_out=held_out,
         matching=matching,
+        evaluation_side=1.0 if size is None else resolution / size,
         teaching=replace(preset.teaching, device=device, precision=precision),
         training=replace(preset.training, device=device, precision=precision),
         published=published,

@@ -71,10 +71,12 @@ def taught(
     teacher, student = teach(dataset, lesson, settings, seed, keep)
     at = settings.matching.seen_at(dataset.x_train)[0]
     finer = lesson.matching.seen_at(dataset.x_train)
+    sides = lesson.matching.teacher_sides(dataset.x_train, lesson.teachers)
     return measures(
         {"teacher": teacher, "student": student},
         transfer_set(dataset, settings),
-        {"teacher": max(at, finer[1]), "student": finer[0]},
+        {"teacher": max(at, sides[0]), "student": finer[0]},
+        settings.evaluation_side,
     )
 
 
@@ -91,9 +93,12 @@ def teach(
         keep: folder for finished trainings.
     """
     ask = lesson.matching
-    resolution = ask.seen_at(dataset.x_train)[1]
+    sides = ask.teacher_sides(dataset.x_train, lesson.teachers)
+    # A published checkpoint is one teacher; others are trained.
+    trained = replace(settings, published=None)
     teachers = [
-        train_teacher(dataset, settings, seed + i, keep, resolution) for i in range(lesson.teachers)
+        train_teacher(dataset, trained if i else settings, seed + i, keep, side)
+        for i, side in enumerate(sides)
     ]
     network = lesson.network or settings.student
     student = new_network(network, dataset, seed)

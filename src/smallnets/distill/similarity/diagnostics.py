@@ -70,14 +70,15 @@ def measures(
     Returns:
         For every network "accuracy" and "agreement" with the teacher (shares of 1), "kl" from
         teacher to student (nats), "similarity loss" against the teacher and "contrast" within
-        against between classes (means over full batches).
+        against between classes (means over full batches, drawn at random and always alike).
     """
-    labels = dataset.y_test
+    mixed = torch.randperm(len(dataset.y_test), generator=torch.Generator().manual_seed(0))
+    images, labels = dataset.x_test[mixed], dataset.y_test[mixed]
     batch_size = min(batch_size, len(labels))
     full = len(labels) // batch_size * batch_size
 
     def seen(network: nn.Module) -> tuple[Tensor, Sequence[Tensor]]:
-        logits, features = _seen(network, dataset, dataset.x_test, network.stage_names[-1])
+        logits, features = _seen(network, dataset, images, network.stage_names[-1])
         return logits, features[:full].split(batch_size)
 
     teacher_logits, teacher_features = seen(networks["teacher"])

@@ -21,7 +21,16 @@ from smallnets.distill.classic import (
     wide,
 )
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
-from smallnets.training import Batch, Cohort, Observed, TrainSettings, fit, observe
+from smallnets.training import (
+    Batch,
+    Cohort,
+    Observed,
+    TrainSettings,
+    check_apart,
+    check_network,
+    fit,
+    observe,
+)
 
 Layers = tuple[tuple[str, str], ...]
 AttentionMaps = dict[tuple[str, tuple[int, int] | None], Tensor]  # by the teacher's layer and size
@@ -80,6 +89,12 @@ class DistillationObjective:
                 them; those that this student needs are added.
         """
         maps = {} if maps is None else maps
+        for weight, pairs in ((self.sp, self.sp_layers), (self.at, self.at_layers)):
+            if weight and not pairs:
+                raise ValueError(
+                    "sp_layers and at_layers must name a pair of layers where their term has a "
+                    "weight; see `between`"
+                )
         terms: dict[str, Tensor] = {}
         if self.ce:
             terms["ce"] = F.cross_entropy(wide(student.logits), labels)
@@ -115,6 +130,11 @@ class DistillationObjective:
                     f"sp_layers and at_layers must be given for a {role} without stage_names; "
                     f"got {type(network).__name__}"
                 )
+        if self.at and not self.at_layers and len(student.stage_names) != len(teacher.stage_names):
+            raise ValueError(
+                "at_layers must be given for networks of different numbers of stages; "
+                f"got {len(student.stage_names)} and {len(teacher.stage_names)}"
+            )
         stages = tuple(zip(student.stage_names, teacher.stage_names, strict=False))
         ends = ((student.stage_names[-1], teacher.stage_names[-1]),)
         return replace(self, sp_layers=self.sp_layers or ends, at_layers=self.at_layers or stages)
@@ -218,23 +238,8 @@ def _check_fit(
     """Push two images through every network before any training, and say what does not fit."""
     images = dataset.normalise(dataset.x_train[:2])
     needed = {layer for one in objectives.values() for layer in one.layers()[1]}
-    trial = {"teacher": (teacher, tuple(needed))}
-    trial |= {
-        f"student {name!r}": (student, objectives[name].layers()[0])
-        for name, student in students.items()
-    }
-    for name, (network, layers) in trial.items():
-        training = network.training
-        try:
-            with torch.no_grad():
-                classes = observe(network.eval(), images, layers).logits.shape[1]
-        except RuntimeError as error:
-            shape = tuple(images.shape[1:])
-            raise ValueError(
-                f"{name} does not take the dataset's images of shape {shape}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        finally:
-            network.train(training)
-        if classes != dataset.num_classes:
-            raise ValueError(f"{name} has {classes} classes; the dataset has {dataset.num_classes}")
+    check_network("teacher", teacher, images, dataset.num_classes, tuple(needed))
+    for name, student in students.items():
+        layers = objectives[name].layers()[0]
+        check_network(f"student {name!r}", student, images, dataset.num_classes, layers)
+        check_apart(student, teacher)

@@ -141,6 +141,7 @@ def prepare(
     train: int | None = None,
     epochs: int | None = None,
     flips: bool | None = None,
+    gamma: float | None = None,
 ) -> tuple[Dataset, StudySettings]:
     """The data set and the settings of a run: a preset, with what was asked for in its place.
 
@@ -152,6 +153,7 @@ def prepare(
         train: training images.
         epochs: of the main trainings; a step schedule keeps its shape.
         flips: whether mirrored images keep their label; None asks the data set.
+        gamma: the only candidate weight of the similarity term; None searches among the preset's.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
@@ -164,6 +166,9 @@ def prepare(
         name, train=preset.train if train is None else train, test=preset.test, flips=flips
     )
 
+    checks.at_least("number of classes, for a transfer between halves", dataset.num_classes, 4)
+    if gamma is not None:
+        preset = replace(preset, gammas=(checks.above("gamma", gamma, 0),))
     images = len(dataset.y_train)
     held_out = min(preset.held_out, images // 5)
     largest = max(preset.training.batch_size, *preset.batch_sizes)
@@ -343,7 +348,9 @@ def with_classifier(network: nn.Module, classes: int, seed: int) -> nn.Module:
 
 
 def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
-    """The dataset with only `shots` training images a class, drawn by seed."""
+    """The dataset with only `shots` training images a class on average, drawn by seed in the
+    classes' proportions.
+    """
     count = min(shots * dataset.num_classes, len(dataset.y_train) - 1)
     drawn = dataset.held_out(count, seed)
     return replace(dataset, x_train=drawn.x_test, y_train=drawn.y_test)
@@ -370,6 +377,7 @@ def transfer(
     checks.at_least("number of classes for a transfer between halves", half, 2)
     first = dataset.classes(range(half))
     second = few_shot(dataset.classes(range(half, dataset.num_classes)), settings.shots, seed)
+    second = second.normalised_like(first)
 
     pretrained = {}
     for role, name in (("teacher", settings.teacher), ("student", settings.student)):
@@ -394,7 +402,8 @@ def corrupted(dataset: Dataset, seed: int) -> Dataset:
     """
     generator = torch.Generator().manual_seed(seed)
     parts = {part: _corrupt(getattr(dataset, part), generator) for part in ("x_train", "x_test")}
-    return replace(dataset, name=f"{dataset.name} corrupted", **parts)
+    changed = replace(dataset, name=f"{dataset.name} corrupted", **parts)
+    return changed.normalised_like(dataset)
 
 
 def _corrupt(images: Tensor, generator: torch.Generator) -> Tensor:
