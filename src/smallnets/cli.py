@@ -28,12 +28,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         click.echo(f"smallnets: {error}", err=True)
         sys.exit(2)
-    except RuntimeError as error:  # of a chapter, whose own error says what was wrong
-        if getattr(error, "ename", "") not in (
-            "ValueError",
-            "FileNotFoundError",
-            "ConnectionError",
-        ):
+    except Exception as error:
+        # Of a chapter that refused what it was given: its own error says what was wrong.
+        refused = ("ValueError", "FileNotFoundError", "ConnectionError")
+        if getattr(error, "ename", None) not in refused:
             raise
         click.echo(f"smallnets: {error.evalue}", err=True)  # type: ignore[attr-defined]
         sys.exit(2)
