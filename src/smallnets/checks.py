@@ -1,7 +1,7 @@
 """Checks of what a user passed in: one line that names what was given and what is allowed."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -40,6 +40,17 @@ def whole(name: str, value: int, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number of at least {minimum}; got {value!r}")
     return at_least(name, value, minimum)
+
+
+def each(
+    name: str, values: Sequence[Number], check: Callable[..., object], *bounds: float
+) -> Sequence[Number]:
+    """Return `values` if there are any and every one passes `check(name, value, *bounds)`."""
+    if not values:
+        raise ValueError(f"{name} must hold at least one number; got none")
+    for value in values:
+        check(f"every one of {name}", value, *bounds)
+    return values
 
 
 def _is_number(value: object) -> bool:

@@ -62,6 +62,20 @@ class StudySettings:
     adam_rates: tuple[float, ...] = (1e-3, 1e-2)
     adam_lr: float = 1e-3
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "side_seeds"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("members", "amounts"):
+            checks.each(name, getattr(self, name), checks.whole, 1)
+        for name in ("temperatures", "lengths", "rates", "adam_rates"):
+            checks.each(name, getattr(self, name), checks.above, 0)
+        for name in ("alphas", "lams"):
+            checks.each(name, getattr(self, name), checks.between, 0, 1)
+        for name in ("temperature", "labelled", "adam_lr"):
+            checks.above(name, getattr(self, name), 0)
+        checks.between("labelled", self.labelled, 0, 1)
+        checks.between("share", self.share, 0, 1)
+
 
 def _quick(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
     """Short training with a warm-up, without which seeds scatter."""

@@ -55,6 +55,16 @@ class StudySettings:
     evaluation_side: float = 1.0
     published: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "side_seeds", "side_length"):
+            checks.whole(name, getattr(self, name), 1)
+        checks.each("lengths", self.lengths, checks.whole, 1)
+        for name in ("temperatures", "rates"):
+            checks.each(name, getattr(self, name), checks.above, 0)
+        checks.each("decays", self.decays, checks.at_least, 0)
+        checks.between("warmup", self.warmup, 0, 1)
+        checks.between("evaluation_side", self.evaluation_side, 1e-6, 1)
+
 
 _STUDENT = TrainSettings(
     epochs=1, batch_size=64, lr=3e-3, weight_decay=1e-4, optimizer="adamw", clip=1.0,

@@ -57,6 +57,16 @@ class StudySettings:
     alpha: float = 0.9
     temperature: float = 4.0
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "side_seeds", "sweep_seeds", "shots"):
+            checks.whole(name, getattr(self, name), 1)
+        checks.at_least("held_out", self.held_out, 0)
+        for name in ("gammas", "betas"):
+            checks.each(name, getattr(self, name), checks.above, 0)
+        checks.each("batch_sizes", self.batch_sizes, checks.whole, 2)
+        checks.between("alpha", self.alpha, 0, 1)
+        checks.above("temperature", self.temperature, 0)
+
 
 def _quick(epochs: int, batch_size: int = 64, lr: float = 0.3) -> TrainSettings:
     """Short training; without the warm-up seeds end ten points apart (held-out images)."""
