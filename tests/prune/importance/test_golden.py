@@ -225,7 +225,7 @@ def test_schedule(values, case):
 def test_thresholds_of_the_schedule(values):
     """The threshold of each pruning follows from the average and the mask before it."""
     for case in (0, 1, 2):
-        every, remove_, _, limit, _, group_size = values[f"schedule/{case}/settings"]
+        _, remove_, _, limit, _, group_size = values[f"schedule/{case}/settings"]
         sizes = values[f"schedule/{case}/sizes"].tolist()
         masks = values[f"schedule/{case}/mask_after_each_iteration"]
         before = np.ones_like(masks[0])

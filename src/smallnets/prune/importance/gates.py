@@ -122,7 +122,7 @@ def sites_everywhere(model: nn.Module, where: str = "after_bn") -> dict[str, tup
     checks.one_of("where", where, WHERE)
     kind, called = (_ConvNd, "convolution") if where == "after_conv" else (_BatchNorm, "BatchNorm")
     side = "in" if where == "before_bn" else "out"
-    found = {
+    found: dict[str, tuple[Site, ...]] = {
         name: (Site(name, side),)
         for name, module in model.named_modules()
         if isinstance(module, kind)

@@ -4,7 +4,7 @@ The schedule is that of the official engine, step for step: scores of minibatche
 the last pruning, smoothed with a momentum, and the least important units of the *whole* network go.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -125,6 +125,7 @@ class Ranking(nn.Module):
     Args:
         sizes: layer -> units.
         schedule: when and how much.
+        enough: masks -> whether nothing more has to go, asked after every pruning.
     """
 
     mask: Tensor
@@ -132,9 +133,14 @@ class Ranking(nn.Module):
     total: Tensor
     counts: Tensor
 
-    def __init__(self, sizes: Mapping[str, int], schedule: Schedule) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        schedule: Schedule,
+        enough: Callable[[dict[str, Tensor]], bool] | None = None,
+    ) -> None:
         super().__init__()
-        self.sizes, self.schedule = dict(sizes), schedule
+        self.sizes, self.schedule, self.enough = dict(sizes), schedule, enough
         units = sum(sizes.values())
         zeros = torch.zeros(units, dtype=torch.float64)
         self.register_buffer("mask", torch.ones(units))
@@ -207,6 +213,8 @@ class Ranking(nn.Module):
         self.total.zero_()
         self.counts[1:3] = 0
         self.counts[3] += 1
+        if self.enough is not None and self.enough(self.masks):
+            self.counts[4] = 1
 
     def _by_layer(self, flat: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.sizes, flat.split(list(self.sizes.values())), strict=True))

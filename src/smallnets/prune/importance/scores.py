@@ -140,8 +140,9 @@ def gate_free_gradients(
 ) -> dict[str, Tensor]:
     """Derivatives by the groups' gates without any gate: group -> (T, units).
 
-    Behind a norm dE/dz = gamma dE/dgamma + beta dE/dbeta; behind a convolution or linear layer it is
-    the sum over the filter of w dE/dw, plus b dE/db. Only those parameters' gradients are computed.
+    Behind a norm dE/dz = gamma dE/dgamma + beta dE/dbeta; behind a convolution or linear layer it
+    is the sum over the filter of w dE/dw, plus b dE/db. Only those parameters' gradients are
+    computed.
     """
     members = {g.name: g.norms or g.producers for g in groups.values()}
     names = [

@@ -143,7 +143,7 @@ class Layer:
     out: Mapping[str, float]
     into: Mapping[str, float]
 
-    def left(self, kept: Mapping[str, int], sizes: Mapping[str, int]) -> float:
+    def left(self, kept: Mapping[str, float], sizes: Mapping[str, int]) -> float:
         """Share of the layer's weights that is left when groups keep so many units."""
         shares = 1.0
         for side in (self.out, self.into):
@@ -169,13 +169,13 @@ class Costs:
     fixed: int
     sizes: Mapping[str, int]
 
-    def macs(self, kept: Mapping[str, int] | None = None) -> int:
+    def macs(self, kept: Mapping[str, float] | None = None) -> int:
         """Of one example, with `kept` units in the groups named (others keep all)."""
         return round(
             sum(layer.macs * layer.left(kept or {}, self.sizes) for layer in self.layers.values())
         )
 
-    def parameters(self, kept: Mapping[str, int] | None = None) -> int:
+    def parameters(self, kept: Mapping[str, float] | None = None) -> int:
         """Of the network, with `kept` units in the groups named."""
         kept = kept or {}
         weights = sum(
