@@ -41,7 +41,7 @@ class Site(NamedTuple):
 Sites = Mapping[str, Sequence[Site]]  # name of a gate -> where it acts; several: they share it
 
 
-def gate(x: Tensor, z: Tensor, site: Site = Site(""), dim: int = 1) -> Tensor:
+def gate(x: Tensor, z: Tensor, site: Site | None = None, dim: int = 1) -> Tensor:
     """A feature map with its channels multiplied.
 
     Args:
@@ -50,7 +50,7 @@ def gate(x: Tensor, z: Tensor, site: Site = Site(""), dim: int = 1) -> Tensor:
         site: which channels, if not all.
         dim: where x has its channels.
     """
-    if site.places is not None:
+    if site is not None and site.places is not None:
         units = range(len(site.places)) if site.units is None else site.units
         chosen = z[..., torch.tensor(list(units), device=z.device)]
         whole = torch.ones_like(z[..., :1]).expand(*z.shape[:-1], x.shape[dim])

@@ -12,7 +12,7 @@ from smallnets import checks
 from smallnets.prune.importance.derivatives import checked
 from smallnets.prune.importance.gates import gated
 from smallnets.prune.importance.groups import ChannelGroup, group_sites
-from smallnets.prune.importance.schedule import Ranking, Schedule, select
+from smallnets.prune.importance.schedule import Ranking, Schedule, select, units_kept
 from smallnets.prune.importance.scores import (
     OF_WEIGHTS,
     Scores,
@@ -36,7 +36,7 @@ def kept(masks: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
-def at_macs(found: Scores, costs: Costs, share: float, *, least: int = 1) -> dict[str, Tensor]:
+def at_macs(found: Scores, costs: Costs, share: float, *, least: float = 1) -> dict[str, Tensor]:
     """Masks that take the least important units of the whole network, one more at a time, until at
     most a share of the multiply-accumulates is left.
 
@@ -44,14 +44,14 @@ def at_macs(found: Scores, costs: Costs, share: float, *, least: int = 1) -> dic
         found: group -> (units,) scores.
         costs: of the network.
         share: of its multiply-accumulates that may stay, in (0, 1].
-        least: units that every group keeps.
+        least: units that every group keeps; below 1, a share of them.
 
     Raises:
         ValueError: a share that cannot be reached.
     """
     checks.above("share", checks.between("share", share, 0, 1), 0)
     open_ = {name: torch.ones(score.shape) for name, score in found.items()}
-    low, high = 0, sum(max(len(score) - least, 0) for score in found.values())
+    low, high = 0, sum(len(score) - units_kept(least, len(score)) for score in found.values())
 
     def left(gone: int) -> tuple[dict[str, Tensor], float]:
         masks, _ = select(found, open_, gone, least=least)
@@ -74,7 +74,8 @@ def in_rounds(
     *,
     criterion: str = "Taylor FO",
     rounds: int = 8,
-    divide: bool = True,
+    divide: bool = False,
+    least: float = 1,
 ) -> dict[str, Tensor]:
     """Masks at a share of the multiply-accumulates, with scores taken anew after every round of
     removals, without any training in between.
@@ -85,6 +86,7 @@ def in_rounds(
         criterion: out of `CRITERIA`.
         rounds: in how many steps, equal in multiply-accumulates.
         divide: whether scores of shared gates are divided by their number of places.
+        least: as in `at_macs`.
     """
     listed, masks = checked(batches), all_open(groups)
     for step in range(1, checks.whole("rounds", rounds, 1) + 1):
@@ -96,7 +98,7 @@ def in_rounds(
             name: torch.where(masks[name] > 0, score, torch.full_like(score, -1))
             for name, score in found.items()
         }
-        masks = at_macs(ranked, costs, 1 - (1 - share) * step / rounds)
+        masks = at_macs(ranked, costs, 1 - (1 - share) * step / rounds, least=least)
     return masks
 
 
@@ -155,7 +157,7 @@ class PruneWhileTraining:
     """
 
     criterion: str = "Taylor FO"
-    divide: bool = True
+    divide: bool = False
 
     def __post_init__(self) -> None:
         checks.one_of("criterion", self.criterion, WHILE_TRAINING)

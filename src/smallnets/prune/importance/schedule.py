@@ -6,6 +6,7 @@ the last pruning, smoothed with a momentum, and the least important units of the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Schedule:
         momentum: weight of the past in the average of scores, in [0, 1).
         group_size: units of a layer that go together, as hardware may wish.
         most_loss: prune no more once the mean loss since the last pruning exceeds it.
-        least: units that every layer keeps.
+        least: units that every layer keeps, or the share of its units if below 1.
 
     Raises:
         ValueError: a field is out of range.
@@ -39,12 +40,12 @@ class Schedule:
     momentum: float = 0.9
     group_size: int = 1
     most_loss: float = 100.0
-    least: int = 1
+    least: float = 1
 
     def __post_init__(self) -> None:
         for name in ("every", "remove", "prunings", "group_size"):
             checks.whole(name, getattr(self, name), 1)
-        checks.whole("least", self.least, 0)
+        checks.at_least("least", self.least, 0)
         if self.limit is not None:
             checks.whole("limit", self.limit, 1)
         checks.above("most_loss", self.most_loss, 0)
@@ -58,7 +59,7 @@ def select(
     gone: int,
     *,
     group_size: int = 1,
-    least: int = 1,
+    least: float = 1,
 ) -> tuple[dict[str, Tensor], float]:
     """Masks after the least important units of the whole network have gone.
 
@@ -71,7 +72,7 @@ def select(
         masks: layer -> (units,), 1 for what is still there.
         gone: how many units shall be gone afterwards, with those that are gone before.
         group_size: units of a layer that go together.
-        least: units that every layer keeps, its best ones.
+        least: units that every layer keeps, its best ones; below 1, a share of them.
 
     Returns:
         The new masks and the threshold.
@@ -91,8 +92,9 @@ def select(
         finite(f"scores of {name!r}", score)
         closed = score * masks[name]
         order = closed.argsort(stable=True)
-        if least:
-            closed = closed.index_fill(0, order[-least:], torch.inf)
+        stay = units_kept(least, len(score))
+        if stay:
+            closed = closed.index_fill(0, order[-stay:], torch.inf)
         parts = order.split(group_size)
         whole[name] = parts
         runs += [closed[part].sum() for part in parts]
@@ -115,6 +117,11 @@ def select(
                 mask[part] = 0
         chosen[name] = mask
     return chosen, threshold.item()
+
+
+def units_kept(least: float, size: int) -> int:
+    """Units that a layer of a size keeps in any case: `least` of them, or that share if below 1."""
+    return min(size, ceil(least * size) if least < 1 else int(least))
 
 
 class Ranking(nn.Module):
@@ -153,6 +160,11 @@ class Ranking(nn.Module):
     def masks(self) -> dict[str, Tensor]:
         """Layer -> (units,), 1 for what is there."""
         return self._by_layer(self.mask)
+
+    @property
+    def importance(self) -> dict[str, Tensor]:
+        """Layer -> (units,), the running average of the scores."""
+        return self._by_layer(self.average)
 
     @property
     def gone(self) -> int:
@@ -199,13 +211,14 @@ class Ranking(nn.Module):
         self.average.copy_(
             mean if first else plan.momentum * self.average + (1 - plan.momentum) * mean
         )
-        goal = self.gone + plan.remove
+        spare = sum(size - units_kept(plan.least, size) for size in self.sizes.values())
+        goal = min(self.gone + plan.remove, spare)
         if plan.limit is not None:
             goal = min(goal, plan.limit)
         masks, _ = select(
             self._by_layer(self.average),
             self.masks,
-            min(goal, len(self.mask)),
+            goal,
             group_size=plan.group_size,
             least=plan.least,
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model, list_models
 
-from smallnets import checks, measure
+from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.measure.ranking import correlations, pooled, within_layers
 from smallnets.models import cifar_resnet
@@ -34,7 +34,6 @@ from smallnets.training import fit, seeded
 
 ESTIMATES = tuple(name for name in CRITERIA if name not in ("oracle", "Taylor output"))
 TUNED = ("Taylor SO", "Taylor FO", "magnitude", "BN scale", "random")
-UNSHARED = ("oracle", "random")  # not divided by the number of places
 
 
 @dataclass(frozen=True)
@@ -130,14 +129,27 @@ def examine(
     samples = sample_study(network, inner, batches, {name: exact[name] for name in inner})
     cut = {
         name: [
-            _masked_accuracy(network, groups, dataset, at_macs(ranked, prices, level))
+            _masked_accuracy(
+                network, groups, dataset, at_macs(one, prices, level, least=settings.least)
+            )
             for level in settings.levels
         ]
-        for name, ranked in _ranked(found, groups).items()
+        for name, one in ranked(found, groups, settings).items()
     }
     repeated = {
         share: _masked_accuracy(
-            network, groups, dataset, in_rounds(network, groups, batches, prices, share)
+            network,
+            groups,
+            dataset,
+            in_rounds(
+                network,
+                groups,
+                batches,
+                prices,
+                share,
+                divide=settings.divide,
+                least=settings.least,
+            ),
         )
         for share in settings.tuned
     }
@@ -145,12 +157,12 @@ def examine(
     return Examined(whole, found, tuple(inner), agreement, samples, cut, repeated)
 
 
-def _ranked(found: Mapping[str, Scores], groups: Mapping[str, ChannelGroup]) -> dict[str, Scores]:
-    """Scores as they rank channels: shared gates divided by the number of their places."""
-    return {
-        name: score if name in UNSHARED else shared_out(score, groups)
-        for name, score in found.items()
-    }
+def ranked(
+    found: Mapping[str, Scores], groups: Mapping[str, ChannelGroup], settings: StudySettings
+) -> dict[str, Scores]:
+    """Scores as they rank channels, with those of shared gates divided if the settings say so."""
+    divide = settings.divide
+    return {name: shared_out(score, groups) if divide else score for name, score in found.items()}
 
 
 def _masked_accuracy(
@@ -239,7 +251,7 @@ def tuned(
         masks = gradual_masks(network, groups, prices, dataset, settings, share, seed, keep)
         steps = replace(steps, epochs=max(1, steps.epochs - settings.gradual))
     else:
-        masks = at_macs(ranking, prices, share)
+        masks = at_macs(ranking, prices, share, least=settings.least)
     smaller = remove(network, groups, masks, example)
     untuned = accuracy_of(smaller, dataset)
     fit(smaller, dataset, steps, seed=seed, keep=keep, label="tuned")
@@ -269,19 +281,20 @@ def gradual_masks(
     units = sum(group.size for group in groups.values())
     # a share s of the work takes about sqrt(s) of the channels; the goal stops it
     remove_each = ceil(1.3 * units * (1 - share**0.5) / prunings)
-    schedule = Schedule(every=settings.every, remove=remove_each, prunings=prunings)
-    model = Prunable(network, groups, schedule, prices, share)
-    fit(
-        model, dataset, steps, seed=seed, objective=PruneWhileTraining(), keep=keep, label="pruning"
+    schedule = Schedule(
+        every=settings.every, remove=remove_each, prunings=prunings, least=settings.least
     )
+    model = Prunable(network, groups, schedule, prices, share)
+    objective = PruneWhileTraining(divide=settings.divide)
+    fit(model, dataset, steps, seed=seed, objective=objective, keep=keep, label="pruning")
     masks = model.ranking.masks
     if prices.macs(kept(masks)) <= share * prices.macs():
         return {name: mask.clone() for name, mask in masks.items()}
     rest = {
         name: torch.where(masks[name] > 0, score, torch.full_like(score, -1))
-        for name, score in model.ranking._by_layer(model.ranking.average).items()
+        for name, score in model.ranking.importance.items()
     }
-    return at_macs(rest, prices, share)
+    return at_macs(rest, prices, share, least=settings.least)
 
 
 def loss_along_gate(
@@ -336,12 +349,12 @@ def tuning_jobs(
     names, jobs = [], []
     common = {"dataset": dataset, "settings": settings, "keep": keep}
     for seed, one in enumerate(examined):
-        ranked = _ranked({name: one.scores[name] for name in TUNED}, groups)
+        rankings = ranked({name: one.scores[name] for name in TUNED}, groups, settings)
         options: list[tuple[str, float, Scores | None]] = [
             ("whole", 1.0, {name: torch.ones_like(s) for name, s in one.scores["oracle"].items()})
         ]
         for share in settings.tuned:
-            options += [(name, share, ranked[name]) for name in TUNED]
+            options += [(name, share, rankings[name]) for name in TUNED]
             options.append(("iterative", share, None))
         for name, share, ranking in options:
             names.append((name, share, seed))
@@ -364,24 +377,14 @@ def by_share(
 
 
 def widths(
-    one: Examined, groups: Mapping[str, ChannelGroup], prices: Costs, criterion: str, share: float
+    one: Examined,
+    groups: Mapping[str, ChannelGroup],
+    prices: Costs,
+    settings: StudySettings,
+    criterion: str,
+    share: float,
 ) -> dict[str, float]:
     """Group -> share of its units that a criterion keeps at a share of the work."""
-    ranked = _ranked({criterion: one.scores[criterion]}, groups)[criterion]
-    masks = at_macs(ranked, prices, share)
+    mine = ranked({criterion: one.scores[criterion]}, groups, settings)[criterion]
+    masks = at_macs(mine, prices, share, least=settings.least)
     return {name: float(np.mean(mask.numpy())) for name, mask in masks.items()}
-
-
-def chosen_rate(
-    dataset: Dataset, settings: StudySettings, seed: int, rate: float, keep: Path | None = None
-) -> float:
-    """Held-out accuracy of a network pruned to the smallest tuned share and tuned at a rate."""
-    checks.above("rate", rate, 0)
-    part = dataset.held_out(settings.held_out, seed=0)
-    network = trained(part, settings, seed, keep)
-    groups, prices, example = anatomy(network, part)
-    found = scores(network, groups, scoring_batches(part, settings))["Taylor FO"]
-    masks = at_macs(shared_out(found, groups), prices, min(settings.tuned))
-    smaller = remove(network, groups, masks, example)
-    fit(smaller, part, replace(settings.tuning, lr=rate), seed=seed, keep=keep, label="tuned")
-    return accuracy_of(smaller, part)
