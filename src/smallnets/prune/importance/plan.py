@@ -89,12 +89,12 @@ PRESETS = {
     "small": StudySettings(
         network="resnet-8-12",
         resolution=16,
-        train=3000,
+        train=2500,
         test=1500,
         held_out=600,
         seeds=3,
         scored=256,
-        score_batch=32,
+        score_batch=16,
         levels=(0.95, 0.9, 0.8, 0.7, 0.6),
         tuned=(0.6, 0.4),
         training=TrainSettings(
