@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 from smallnets.book.execution import execute
@@ -30,3 +31,22 @@ def run(tmp_path, monkeypatch):
         return json.loads(executed.with_suffix(".record.json").read_text())
 
     return execute_fresh
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(notebook, **parameters) runs a chapter's cells in this process, until one fails."""
+    monkeypatch.chdir(CHAPTERS)
+    monkeypatch.setenv("SMALLNETS_CACHE", str(tmp_path))
+
+    def run_cells(notebook: Path, **parameters) -> None:
+        names: dict = {}
+        with mpl.rc_context():
+            for cell in json.loads(notebook.read_text())["cells"]:
+                if cell["cell_type"] == "code" and cell["id"] != "colab":
+                    exec("".join(cell["source"]), names)
+                if cell["id"] == "parameters":
+                    assert parameters.keys() <= names.keys()
+                    names |= parameters
+
+    return run_cells

@@ -1,7 +1,9 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from smallnets.training import for_seeds, seeded, side_by_side
+from smallnets.training import for_seeds, seeded, side_by_side, with_seeds
 from smallnets.training.seeds import threads
 
 
@@ -43,3 +45,18 @@ def test_an_error_in_a_job_reaches_the_caller():
 
 def test_jobs_for_seeds_share_the_rest():
     assert for_seeds(2, size=3) == [{"size": 3, "seed": 0}, {"size": 3, "seed": 1}]
+
+
+@dataclass(frozen=True)
+class Plan:
+    seeds: int = 5
+    side_seeds: int = 3
+    epochs: int = 8
+
+
+def test_seeds_asked_for_bound_those_of_side_experiments():
+    assert with_seeds(Plan(), None) == Plan()
+    assert with_seeds(Plan(), 9) == Plan(seeds=9)
+    assert with_seeds(Plan(), 2) == Plan(seeds=2, side_seeds=2)
+    with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
+        with_seeds(Plan(), 0)

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smallnets.training import TrainSettings, learning_rate, new_optimizer
 
@@ -81,3 +83,22 @@ def test_auto_precision_is_one_that_can_be_asked_for():
     automatic = TrainSettings(device="cpu").arithmetic
     assert TrainSettings(device="cpu", precision=automatic).arithmetic == automatic
     assert TrainSettings(precision="32-true").arithmetic == "32-true"
+
+
+@given(epochs=st.integers(1, 300), warmup=st.floats(0.1, 30))
+def test_another_length_keeps_the_shape(epochs, warmup):
+    settings = TrainSettings(
+        epochs=30, warmup_epochs=warmup, schedule="step", milestones=(10, 20), final_lr=0
+    )
+    changed = settings.lasting(epochs)
+    assert changed.epochs == epochs
+    for share in (0.1, 0.5):
+        same = [learning_rate(one, share * one.warmup_epochs) for one in (settings, changed)]
+        assert same[0] == pytest.approx(same[1])
+    assert changed.milestones == (round(epochs / 3), round(2 * epochs / 3))
+    assert changed.lasting(30).warmup_epochs == pytest.approx(warmup)
+
+
+def test_another_length_is_a_length():
+    with pytest.raises(ValueError, match="epochs must be at least 1; got 0"):
+        TrainSettings().lasting(0)

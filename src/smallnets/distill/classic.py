@@ -60,8 +60,13 @@ def attention_map(features: Tensor, p: float = 2.0) -> Tensor:
             f"attention maps need (batch, channels, height, width); got {tuple(features.shape)}"
         )
     activations = wide(features)
-    energy = activations.square() if p == 2 else activations.abs().pow(p)
-    return F.normalize(energy.mean(dim=1).flatten(1), dim=1, eps=1e-12)
+    # The sum of squares in one pass over the features; a factor is lost in the scaling anyway.
+    energy = (
+        torch.linalg.vector_norm(activations, dim=1).square()
+        if p == 2
+        else activations.abs().pow(p).mean(dim=1)
+    )
+    return F.normalize(energy.flatten(1), dim=1, eps=1e-12)
 
 
 def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
@@ -79,20 +84,37 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
     Raises:
         ValueError: as `attention_map`, or the batch sizes differ.
     """
-    if student.dim() == teacher.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
-        height, width = (
-            min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True)
-        )
-        student, teacher = (
-            F.adaptive_avg_pool2d(wide(x), (height, width)) for x in (student, teacher)
-        )
-    student_map, teacher_map = attention_map(student, p), attention_map(teacher, p)
-    if student_map.shape != teacher_map.shape:
+    size = common_size(student, teacher)
+    return map_distance(
+        attention_map(pooled(student, size), p), attention_map(pooled(teacher, size), p)
+    )
+
+
+def common_size(student: Tensor, teacher: Tensor) -> tuple[int, int] | None:
+    """The smaller height and width of two feature maps; None where they do not differ."""
+    if student.dim() != 4 or teacher.dim() != 4 or student.shape[2:] == teacher.shape[2:]:
+        return None
+    height, width = (min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    return height, width
+
+
+def pooled(features: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Features (batch, channels, height, width), average-pooled to a size unless it is None."""
+    return features if size is None else F.adaptive_avg_pool2d(wide(features), size)
+
+
+def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of attention maps (batch, positions).
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    if student.shape != teacher.shape:
         raise ValueError(
             "student and teacher must share the batch; "
-            f"got {len(student_map)} and {len(teacher_map)} images"
+            f"got {len(student)} and {len(teacher)} images"
         )
-    return (student_map - teacher_map).square().mean()
+    return (student - teacher).square().mean()
 
 
 def wide(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from smallnets.training.cohort import Cohort, Observed, observe
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.optimizers import Shampoo, new_optimizer
-from smallnets.training.seeds import for_seeds, seeded, side_by_side
+from smallnets.training.seeds import for_seeds, seeded, side_by_side, with_seeds
 from smallnets.training.settings import (
     DEVICES,
     OPTIMIZERS,
@@ -29,4 +29,5 @@ __all__ = [
     "observe",
     "seeded",
     "side_by_side",
+    "with_seeds",
 ]

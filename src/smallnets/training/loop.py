@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -29,6 +28,9 @@ from smallnets.training.checkpoint import (
 )
 from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Batch(NamedTuple):
@@ -70,7 +72,7 @@ def fit(
     objective: Objective = Classification(),
     keep: Path | None = None,
     label: str = "training",
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
 ) -> History:
     """Train `model` in place and return the mean of every term in every epoch.
 

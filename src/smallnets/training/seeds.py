@@ -6,13 +6,17 @@ one thread gives the same bits however many run beside it.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
+from smallnets import checks
+
 Result = TypeVar("Result")
+Settings = TypeVar("Settings")
 
 
 @contextmanager
@@ -67,3 +71,18 @@ def side_by_side(
 def for_seeds(count: int, **common: Any) -> list[dict[str, Any]]:
     """Jobs for `side_by_side`: the `common` arguments, once for each of `count` seeds."""
     return [{**common, "seed": seed} for seed in range(count)]
+
+
+def with_seeds(settings: Settings, seeds: int | None) -> Settings:
+    """Settings (a dataclass) with `seeds` repetitions, and no more in their other fields named
+    "..._seeds". None changes nothing.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if seeds is None:
+        return settings
+    checks.whole("seeds", seeds, 1)
+    others = [field.name for field in fields(settings) if field.name.endswith("_seeds")]  # type: ignore[arg-type]
+    fewer = {name: min(seeds, getattr(settings, name)) for name in others}
+    return replace(settings, seeds=seeds, **fewer)  # type: ignore[type-var]

@@ -1,14 +1,16 @@
 """What a training run is told: how long, how fast, on what device, in what arithmetic."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 
 from smallnets import checks
 from smallnets.data import Augmentation
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SCHEDULES = ("cosine", "linear", "step", "constant")
 OPTIMIZERS = ("sgd", "adam", "adamw", "shampoo")
@@ -104,8 +106,26 @@ class TrainSettings:
             return self.precision
         return "bf16-mixed" if has_fast_bfloat16(self.accelerator) else "32-true"
 
-    def fabric(self) -> Fabric:
+    def lasting(self, epochs: int) -> "TrainSettings":
+        """A training of another length and the same shape: warm-up and milestones keep their share.
+
+        Raises:
+            ValueError: less than one epoch.
+        """
+        share = checks.whole("epochs", epochs, 1) / self.epochs
+        return replace(
+            self,
+            epochs=epochs,
+            warmup_epochs=self.warmup_epochs * epochs / self.epochs,
+            milestones=tuple(round(milestone * share) for milestone in self.milestones),
+        )
+
+    def fabric(self) -> "Fabric":
         """Lightning Fabric for one process in the settings' place and arithmetic."""
+        # Three seconds to import, which only those who train should wait for.
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins import MixedPrecision
+
         mixed = self.arithmetic == "bf16-mixed"
         plugin = MixedPrecision("bf16-mixed", self.accelerator) if mixed else None
         return Fabric(accelerator=self.accelerator, devices=1, plugins=plugin)

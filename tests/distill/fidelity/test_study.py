@@ -196,11 +196,12 @@ def test_the_loss_is_lowest_at_the_teacher(digits, quick, kept):
 
 def test_experiments_run_side_by_side_and_by_name(digits, quick, kept):
     changed = replace(quick, side_seeds=2)
-    found = run_experiments(["recycled", "capacity"], digits, changed, kept)
-    assert {name: len(seeds) for name, seeds in found.items()} == {"recycled": 2, "capacity": 2}
+    names = ["ensembles", "recycled", "capacity"]
+    found = run_experiments(names, digits, replace(changed, seeds=1), kept)
+    assert {name: len(seeds) for name, seeds in found.items()} == dict.fromkeys(names, 2)
     assert found["capacity"][1] == capacities(digits, changed, 1, kept)
     assert set(EXPERIMENTS) > set(found)
-    with pytest.raises(ValueError, match=r"experiment must be one of policies, .*; got 'magic'"):
+    with pytest.raises(ValueError, match=r"experiment must be one of ensembles, .*; got 'magic'"):
         experiment("magic", digits, quick, 0)
 
 

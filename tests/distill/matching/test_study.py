@@ -271,7 +271,7 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
     assert (settings.train, settings.test, settings.held_out) == (600, 360, 120)
     assert (settings.seeds, settings.side_seeds, settings.transfer) == (2, 2, 160)
     assert settings.lengths == (2, 5, 20)
-    assert settings.side_length == 5
+    assert settings.side_length == 4
     assert settings.training.precision == settings.teaching.precision == "32-true"
     assert settings.matching.flip
     assert settings.matching.resolution == 16

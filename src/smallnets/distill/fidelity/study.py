@@ -18,7 +18,7 @@ from smallnets.distill.fidelity.cka import cka
 from smallnets.distill.fidelity.meter import CalibrationBins, calibration_bins
 from smallnets.distill.fidelity.objective import Ensemble, Objective, Reduced, imitate
 from smallnets.distill.fidelity.policies import policies
-from smallnets.distill.fidelity.settings import StudySettings, with_epochs
+from smallnets.distill.fidelity.settings import StudySettings
 from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, halves
 from smallnets.distill.fidelity.students import (
     Examiner,
@@ -116,13 +116,13 @@ def data_policies(
     foreign = foreign_images(dataset, settings.foreign, settings.foreign_images)
     views = policies(dataset, settings.training.augmentation, made, foreign, settings.share)
     results: Measures = {}
-    for name, view in views.items():
+    for name in settings.views or views:
         if name == "baseline":
             results |= beside_plain(name, dataset, settings, teacher, seed, keep)
             continue
         students = {name: new_network(settings.network, dataset, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
-        training = replace(settings.training, augmentation=view)
+        training = replace(settings.training, augmentation=views[name])
         results |= self_distil(dataset, teacher, students, objectives, training, seed, keep)
     return results
 
@@ -132,7 +132,7 @@ def of_equal_length(training: TrainSettings, images: int, reference: int) -> Tra
     batch_size = min(training.batch_size, images)
     steps = training.epochs * (reference // training.batch_size)
     per_epoch = images // batch_size
-    longer = with_epochs(training, max(1, round(steps / per_epoch)))
+    longer = training.lasting(max(1, round(steps / per_epoch)))
     return replace(longer, batch_size=batch_size)
 
 
@@ -233,7 +233,7 @@ def optimisers(
         for length in settings.lengths:
             epochs = max(1, round(length * settings.training.epochs))
             final = min(settings.training.final_lr, rate)
-            training = with_epochs(settings.training, epochs)
+            training = settings.training.lasting(epochs)
             training = replace(training, optimizer=name, lr=rate, final_lr=final)
             called = f"{label}, {epochs} epochs"
             if training == settings.training:

@@ -8,7 +8,7 @@ from smallnets.data import Dataset, load
 from smallnets.data.sets import RESIZED
 from smallnets.distill.matching.objective import Matching
 from smallnets.distill.matching.recipes import GRID, Recipe, recipe
-from smallnets.training import TrainSettings
+from smallnets.training import TrainSettings, with_seeds
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ PRESETS = {
         student="convnet-8",
         other="mobile-8",
         train=4000,
-        test=2000,
+        test=1500,
         transfer=1000,
         held_out=400,
         seeds=3,
         side_seeds=3,
         lengths=(3, 10, 40),
-        side_length=10,
+        side_length=7,
         teaching=replace(_STUDENT, epochs=12),
         training=replace(_STUDENT, lr=1e-2),  # of 3e-3, 1e-2, 2e-2, on held-out images
         matching=Matching(resolution=16, area=(0.3, 1.0), crops=32),
@@ -155,15 +155,12 @@ def prepare(
         FileNotFoundError: `published` is not there.
     """
     checks.one_of("scale", scale, PRESETS)
-    preset, size = PRESETS[scale], None
+    preset, size = with_seeds(PRESETS[scale], seeds), None
     schedule = recipe(name, patience)
     if published is not None and not Path(published).is_file():
         raise FileNotFoundError(f"published must be an npz file; got {published!r}")
     if scale == "paper" and name in RESIZED:
         size = schedule.stored
-    if seeds is not None:
-        checks.whole("seeds", seeds, 1)
-        preset = replace(preset, seeds=seeds, side_seeds=min(seeds, preset.side_seeds))
     train = preset.train if train is None else train
     dataset = load(name, train=train, test=preset.test, size=size, flips=flips)
     if scale == "paper":

@@ -12,11 +12,19 @@ from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.data import Dataset
-from smallnets.distill.classic import at_loss, kd_loss, wide
+from smallnets.distill.classic import (
+    attention_map,
+    common_size,
+    kd_loss,
+    map_distance,
+    pooled,
+    wide,
+)
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.training import Batch, Cohort, Observed, TrainSettings, fit, observe
 
 Layers = tuple[tuple[str, str], ...]
+AttentionMaps = dict[tuple[str, tuple[int, int] | None], Tensor]  # by the teacher's layer and size
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,21 @@ class DistillationObjective:
         checks.one_of("normalise", self.normalise, NORMALISATIONS)
 
     def __call__(
-        self, student: Observed, teacher: Observed, labels: Tensor
+        self,
+        student: Observed,
+        teacher: Observed,
+        labels: Tensor,
+        maps: AttentionMaps | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total and the unweighted terms that it is made of.
 
         Args:
             student, teacher: logits (batch, classes) and the features that the layer pairs name.
             labels: (batch,).
+            maps: the teacher's attention maps on this batch, as far as other students have needed
+                them; those that this student needs are added.
         """
+        maps = {} if maps is None else maps
         terms: dict[str, Tensor] = {}
         if self.ce:
             terms["ce"] = F.cross_entropy(wide(student.logits), labels)
@@ -79,7 +94,13 @@ class DistillationObjective:
             )
         if self.at:
             pairs = self.at_layers or ()
-            losses = [at_loss(student.features[s], teacher.features[t]) for s, t in pairs]
+            losses = []
+            for s, t in pairs:
+                mine, theirs = student.features[s], teacher.features[t]
+                size = common_size(mine, theirs)
+                if (t, size) not in maps:
+                    maps[t, size] = attention_map(pooled(theirs, size))
+                losses.append(map_distance(attention_map(pooled(mine, size)), maps[t, size]))
             terms["at"] = torch.stack(losses).sum()
         total = torch.stack([getattr(self, name) * term for name, term in terms.items()]).sum()
         return total, terms
@@ -125,9 +146,9 @@ class CohortDistillation:
         with torch.no_grad():
             teacher = observe(self.teacher.eval(), batch.images, tuple(wanted))
         logged: dict[str, Tensor] = {}
-        totals = []
+        totals, maps = [], AttentionMaps()
         for name, student in cohort(batch.images).items():
-            total, terms = self.objectives[name](student, teacher, batch.labels)
+            total, terms = self.objectives[name](student, teacher, batch.labels, maps)
             logged |= {f"{name}/{term}": value for term, value in terms.items()}
             totals.append(total)
         return {"loss": torch.stack(totals).sum(), **logged}

@@ -15,7 +15,7 @@ from smallnets.distill.similarity.diagnostics import measures
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.distill.similarity.objective import DistillationObjective, Layers, distil
 from smallnets.models import named
-from smallnets.training import TrainSettings, fit, observe, seeded
+from smallnets.training import TrainSettings, fit, observe, seeded, with_seeds
 
 Measures = dict[str, dict[str, float]]
 Objectives = Mapping[str, DistillationObjective]
@@ -89,7 +89,7 @@ PRESETS = {
     "small": StudySettings(
         teacher="convnet-32",
         student="convnet-8",
-        train=2400,
+        train=2240,
         test=2000,
         held_out=400,
         seeds=5,
@@ -157,23 +157,9 @@ def prepare(
         ValueError: unknown names, numbers out of range, or too few images for the scale.
     """
     checks.one_of("scale", scale, PRESETS)
-    preset = PRESETS[scale]
-    if seeds is not None:
-        checks.whole("seeds", seeds, 1)
-        preset = replace(
-            preset,
-            seeds=seeds,
-            side_seeds=min(seeds, preset.side_seeds),
-            sweep_seeds=min(seeds, preset.sweep_seeds),
-        )
+    preset = with_seeds(PRESETS[scale], seeds)
     if epochs is not None:
-        share = checks.whole("epochs", epochs, 1) / preset.training.epochs
-        milestones = tuple(round(milestone * share) for milestone in preset.training.milestones)
-        warmup = preset.training.warmup_epochs * share
-        training = replace(
-            preset.training, epochs=epochs, milestones=milestones, warmup_epochs=warmup
-        )
-        preset = replace(preset, training=training)
+        preset = replace(preset, training=preset.training.lasting(epochs))
     dataset = load(
         name, train=preset.train if train is None else train, test=preset.test, flips=flips
     )

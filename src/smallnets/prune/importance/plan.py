@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from smallnets import checks
 from smallnets.data import Augmentation, Dataset, load
 from smallnets.prune.importance.schedule import Schedule
-from smallnets.training import TrainSettings
+from smallnets.training import TrainSettings, with_seeds
 
 # Published schedules (official configurations): 25 epochs of SGD, momentum 0.9, batches of 256,
 # rate 1e-3 with a tenth of it after every 10 epochs, no weight decay. Keys: network, share of gates
@@ -153,9 +153,7 @@ def prepare(
         ValueError: unknown names, numbers out of range, or too few images for the scale.
     """
     checks.one_of("scale", scale, PRESETS)
-    preset = PRESETS[scale]
-    if seeds is not None:
-        preset = replace(preset, seeds=checks.whole("seeds", seeds, 1))
+    preset = with_seeds(PRESETS[scale], seeds)
     if network is not None:
         preset = replace(preset, network=network)
     train = preset.train if train is None else train
@@ -171,9 +169,7 @@ def prepare(
     view = replace(preset.training.augmentation, flip=dataset.flips)
     training = replace(preset.training, device=device, precision=precision, augmentation=view)
     if epochs is not None:
-        checks.whole("epochs", epochs, 1)
-        warmup = min(training.warmup_epochs, epochs / 2)
-        training = replace(training, epochs=epochs, warmup_epochs=warmup)
+        training = training.lasting(epochs)
     settings = replace(
         preset,
         resolution=side,
