@@ -1,0 +1,1 @@
+"""Networks outside of torch: exported, checked against the original, and timed."""

@@ -1,0 +1,101 @@
+"""Export to ONNX, inference in ONNX Runtime on the CPU, and how long it takes."""
+
+import io
+import time
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from smallnets.checks import whole
+from smallnets.measure import Latency, evaluating
+from smallnets.measure.evaluation import example_input
+
+OPSET = 17
+
+
+def export(model: nn.Module, input_shape: tuple[int, ...]) -> bytes:
+    """The network in evaluation mode as an ONNX model with batches of any size.
+
+    Args:
+        model: takes a batch `(n, *input_shape)` of floats and returns one tensor.
+        input_shape: one example's shape, such as (3, 32, 32).
+    """
+    buffer = io.BytesIO()
+    with evaluating(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's advice is not the reader's concern
+        torch.onnx.export(
+            model,
+            (example_input(model, input_shape),),
+            buffer,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return buffer.getvalue()
+
+
+def load(exported: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session that runs an exported network on the CPU with so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = whole("threads", threads, 1)
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+
+
+def predict(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
+    """Logits (n, classes) of a batch (n, ...) as the network takes it."""
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.cpu().numpy()})
+    return torch.from_numpy(logits)
+
+
+def difference(model: nn.Module, session: onnxruntime.InferenceSession, x: Tensor) -> float:
+    """The largest difference between torch's logits and the session's, over torch's largest."""
+    with evaluating(model), torch.no_grad():
+        logits = model(x)
+    return float((predict(session, x) - logits).abs().max() / logits.abs().max())
+
+
+def latencies(
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    input_shape: tuple[int, ...],
+    *,
+    batch: int = 1,
+    warm_up: int = 5,
+    rounds: int = 50,
+) -> dict[str, Latency]:
+    """Seconds a pass of several networks, timed in turns, so that a busy machine slows all alike.
+
+    Args:
+        sessions: name -> session, all with one number of threads.
+        input_shape: one example's shape.
+        batch: examples a pass.
+        warm_up: untimed passes.
+        rounds: timed passes of each.
+
+    Raises:
+        ValueError: a number below 1, or no session.
+    """
+    for name, number in (("batch", batch), ("warm_up", warm_up), ("rounds", rounds)):
+        whole(name, number, 1)
+    if not sessions:
+        raise ValueError("sessions must hold at least one network; got none")
+    example = np.zeros((batch, *input_shape), dtype=np.float32)
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    for turn in range(warm_up + rounds):
+        for name, session in sessions.items():
+            began = time.perf_counter()
+            session.run(None, {session.get_inputs()[0].name: example})
+            if turn >= warm_up:
+                seconds[name].append(time.perf_counter() - began)
+    threads = {s.get_session_options().intra_op_num_threads for s in sessions.values()}
+    found = {}
+    for name, values in seconds.items():
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+        found[name] = Latency(median, low, high, rounds, max(threads), warm_up, batch)
+    return found

@@ -1,0 +1,1 @@
+"""Making networks narrower: which channels matter, and taking the others out."""

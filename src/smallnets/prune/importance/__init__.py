@@ -1,0 +1,185 @@
+"""Importance estimation for pruning (Molchanov et al., CVPR 2019, arXiv:1906.10771).
+
+A channel matters as much as the squared change of the loss when it is removed. One backward pass
+estimates that for all channels at once: it is the squared derivative of the loss by a gate of one.
+
+- `gates`: `gated`, `sites_everywhere`, `open_gates`; factors of one on channels, anywhere.
+- `criteria`: `oracle`, `taylor_fo`, `taylor_so`, `taylor_fg`, `obd`, `taylor_weight`, `taylor_bn`,
+  `taylor_output`, `magnitude`, `bn_scale`, `chance`; the formulas, on tensors.
+- `derivatives`: `gate_gradients`, `gate_curvatures`, `losses_without`, `best_subset`; what the
+  formulas are made of.
+- `groups`: `channel_groups`; channels that go together, across skip connections, of any network.
+- `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `shared_out`; criteria of the groups.
+- `coupled`: `coupled_scores`; the scores of Torch-Pruning, for comparison.
+- `schedule`: `Schedule`, `Ranking`, `select`; the official engine, step for step.
+- `pruning`: `at_macs`, `in_rounds`, `Prunable`, `PruneWhileTraining`; at once, or little by little.
+- `surgery`: `masked`, `remove`, `costs`; networks that are really smaller, and what that saves.
+- `arithmetic`: `counted`, `even`, `explain`; what the published numbers say by counting.
+- `plan`, `study`: the experiments.
+
+Where paper and official code (NVlabs/Taylor_pruning) differ, the docstrings say which is followed.
+"""
+
+from smallnets.prune.importance.arithmetic import (
+    REPORTED,
+    Counted,
+    concentrated,
+    counted,
+    even,
+    explain,
+)
+from smallnets.prune.importance.coupled import coupled_scores
+from smallnets.prune.importance.criteria import (
+    bn_scale,
+    chance,
+    magnitude,
+    obd,
+    oracle,
+    taylor_bn,
+    taylor_fg,
+    taylor_fo,
+    taylor_output,
+    taylor_so,
+    taylor_weight,
+)
+from smallnets.prune.importance.derivatives import (
+    best_subset,
+    gate_curvatures,
+    gate_gradients,
+    losses_without,
+    parameter_gradients,
+    per_batch,
+)
+from smallnets.prune.importance.gates import Site, gate, gated, open_gates, sites_everywhere
+from smallnets.prune.importance.groups import (
+    ChannelGroup,
+    Member,
+    channel_groups,
+    group_sites,
+)
+from smallnets.prune.importance.plan import (
+    PRESETS,
+    PUBLISHED,
+    StudySettings,
+    at_resolution,
+    prepare,
+)
+from smallnets.prune.importance.pruning import (
+    Prunable,
+    PruneWhileTraining,
+    all_open,
+    at_macs,
+    in_rounds,
+    kept,
+)
+from smallnets.prune.importance.schedule import Ranking, Schedule, select
+from smallnets.prune.importance.scores import (
+    CRITERIA,
+    gate_free_gradients,
+    scores,
+    shared_out,
+    weight_scores,
+)
+from smallnets.prune.importance.study import (
+    ESTIMATES,
+    TUNED,
+    Examined,
+    accuracy_of,
+    agreement_with,
+    anatomy,
+    by_share,
+    examine,
+    gradual_masks,
+    loss_along_gate,
+    new_network,
+    ranked,
+    scoring_batches,
+    trained,
+    tuned,
+    tuning_jobs,
+    widths,
+)
+from smallnets.prune.importance.surgery import (
+    Costs,
+    costs,
+    masked,
+    masks_keeping,
+    remove,
+)
+
+__all__ = [
+    "CRITERIA",
+    "ESTIMATES",
+    "PRESETS",
+    "PUBLISHED",
+    "REPORTED",
+    "TUNED",
+    "ChannelGroup",
+    "Costs",
+    "Counted",
+    "Examined",
+    "Member",
+    "Prunable",
+    "PruneWhileTraining",
+    "Ranking",
+    "Schedule",
+    "Site",
+    "StudySettings",
+    "accuracy_of",
+    "agreement_with",
+    "all_open",
+    "anatomy",
+    "at_macs",
+    "at_resolution",
+    "best_subset",
+    "bn_scale",
+    "by_share",
+    "chance",
+    "channel_groups",
+    "concentrated",
+    "costs",
+    "counted",
+    "coupled_scores",
+    "even",
+    "examine",
+    "explain",
+    "gate",
+    "gate_curvatures",
+    "gate_free_gradients",
+    "gate_gradients",
+    "gated",
+    "gradual_masks",
+    "group_sites",
+    "in_rounds",
+    "kept",
+    "loss_along_gate",
+    "losses_without",
+    "magnitude",
+    "masked",
+    "masks_keeping",
+    "new_network",
+    "obd",
+    "open_gates",
+    "oracle",
+    "parameter_gradients",
+    "per_batch",
+    "prepare",
+    "ranked",
+    "remove",
+    "scores",
+    "scoring_batches",
+    "select",
+    "shared_out",
+    "sites_everywhere",
+    "taylor_bn",
+    "taylor_fg",
+    "taylor_fo",
+    "taylor_output",
+    "taylor_so",
+    "taylor_weight",
+    "trained",
+    "tuned",
+    "tuning_jobs",
+    "weight_scores",
+    "widths",
+]
