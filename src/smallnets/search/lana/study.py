@@ -1,0 +1,360 @@
+"""The paper's experiments, one seed a call so that seeds can run side by side.
+
+What is expensive is kept: a teacher, its candidates and a tuned student are trained once and then
+read, so every function starts from the names of things.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from smallnets import measure
+from smallnets.data import Dataset
+from smallnets.search.lana.candidates import distil_candidates
+from smallnets.search.lana.latency import LatencyTable, measure_table
+from smallnets.search.lana.layers import Layered
+from smallnets.search.lana.networks import layered_network, new_network, read_weights
+from smallnets.search.lana.other_solvers import solve_greedy
+from smallnets.search.lana.plan import StudySettings
+from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes
+from smallnets.search.lana.programme import Programme
+from smallnets.search.lana.rivals import Choices, evolve, random_choices, random_search
+from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
+from smallnets.search.lana.solve import solve, solve_diverse
+from smallnets.search.lana.tuning import fine_tune, judged, recalibrated
+from smallnets.training import fit, seeded, side_by_side
+
+HALF = "half"  # name of the budget of half of the teacher's latency
+CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
+
+
+def train_network(
+    name: str, dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> nn.Module:
+    """The teacher, or a sibling trained from scratch for as long as teacher and tuning together."""
+    network = new_network(name, dataset, 1000 + seed)
+    teaching = settings.teaching
+    if name != settings.teacher:
+        teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
+    elif settings.published is not None:
+        return read_weights(network, settings.published)
+    fit(network, dataset, teaching, seed=1000 + seed, keep=keep, label=f"network-{name}")
+    return network
+
+
+def train_pool(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> tuple[Layered, Pool]:
+    """The teacher by its layers, and its candidates after phase 1."""
+    teacher = train_network(settings.teacher, dataset, settings, seed, keep)
+    layered = layered_network(teacher, dataset)
+    with seeded(seed):
+        pool = build_pool(layered, settings.pool)
+    distil_candidates(layered, pool, dataset, settings.distilling, seed=seed, keep=keep)
+    return layered, pool.eval()
+
+
+def candidate_losses(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> tuple[list[tuple[str, ...]], Table, dict[str, Table]]:
+    """Names of the candidates, their scores' tables, and their sizes, after phase 1."""
+    layered, pool = train_pool(dataset, settings, seed, keep)
+    return pool.names, scored(layered, pool, dataset, settings)["loss"], sizes(layered, pool)
+
+
+def scored(
+    layered: Layered, pool: Pool, dataset: Dataset, settings: StudySettings
+) -> dict[str, Table]:
+    """All four scores on the images to judge on."""
+    return score_pool(layered, pool, *judging_set(dataset, settings))
+
+
+def judging_set(dataset: Dataset, settings: StudySettings) -> tuple[Tensor, Tensor]:
+    """Training images, normalised, and their labels: test images choose nothing."""
+    count = settings.judged
+    return dataset.normalise(dataset.x_train[:count]), dataset.y_train[:count]
+
+
+def latency_table(
+    dataset: Dataset, settings: StudySettings, networks: Mapping[str, nn.Module] | None = None
+) -> tuple[LatencyTable, dict[str, Any]]:
+    """Latencies measured here and now: of the pool, of siblings' layers, and of whole networks."""
+    network = new_network(settings.teacher, dataset, 0).eval()
+    layered = layered_network(network, dataset)
+    with seeded(0):
+        pool = build_pool(layered, settings.pool)
+    return measure_table(
+        layered, pool, batch=settings.batch, rounds=settings.rounds, networks=networks
+    )
+
+
+def budgets(
+    dataset: Dataset, settings: StudySettings, table: LatencyTable
+) -> tuple[dict[str, float], float, float]:
+    """Milliseconds that the layers may take: name -> budget, then the fixed part and the teacher.
+
+    One budget is half of the teacher's latency, the others are the siblings' own latencies. All are
+    for the whole network; the fixed part is subtracted here.
+    """
+
+    def whole(name: str) -> float:
+        layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
+        rows = table.rows(layered, Pool([{} for _ in layered.names]))
+        return table.fixed(layered) + sum(float(row[0]) for row in rows)
+
+    teacher = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    fixed, total = table.fixed(teacher), whole(settings.teacher)
+    allowed = {name: whole(name) for name in settings.siblings} | {HALF: total / 2}
+    ordered = sorted(allowed, key=lambda name: -allowed[name])
+    return {name: allowed[name] - fixed for name in ordered}, fixed, total
+
+
+def searched(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    table: LatencyTable,
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """Everything between candidates and tuning, for one seed.
+
+    Returns:
+        "names", "score" (four tables), "latency" and "macs" (tables), "teacher" (judged), "added"
+        (predictions and measurements of random networks), "found" (budget -> method -> choices and
+        judgements), "race" (evaluation by evaluation) and "space".
+    """
+    layered, pool = train_pool(dataset, settings, seed, keep)
+    score = scored(layered, pool, dataset, settings)
+    latency = table.rows(layered, pool)
+    size = sizes(layered, pool)
+    limits, _, total = budgets(dataset, settings, table)
+    judge = Judge(layered, pool, dataset, settings)
+    generator = np.random.default_rng(seed)
+    found = {
+        name: compare(settings, pool, score, latency, size["macs"], limit, judge, generator)
+        for name, limit in limits.items()
+    }
+    half = Programme(score["loss"], {"latency": latency}, {"latency": limits[HALF]})
+    return {
+        "names": pool.names,
+        "score": score,
+        "latency": latency,
+        "macs": size["macs"],
+        "parameters": size["parameters"],
+        "teacher": judge((0,) * len(pool.names)),
+        "added": added(pool, score, judge, settings.sampled, generator),
+        "found": found,
+        "race": race(half, len(pool.pairs), settings, judge, generator),
+        "space": pool.space,
+        "total": total,
+    }
+
+
+class Judge:
+    """Measures of stitched students on the images to judge on; each student is judged once."""
+
+    def __init__(
+        self, layered: Layered, pool: Pool, dataset: Dataset, settings: StudySettings
+    ) -> None:
+        self.layered, self.pool, self.dataset = layered, pool, dataset
+        self.x, self.y = judging_set(dataset, settings)
+        self.seen: dict[Choices, dict[str, float]] = {}
+
+    def __call__(self, choices: Sequence[int]) -> dict[str, float]:
+        """ "loss" and "accuracy" before any tuning."""
+        key = tuple(choices)
+        if key not in self.seen:
+            self.seen[key] = judged(self.pool.stitched(self.layered, key), self.x, self.y)
+        return self.seen[key]
+
+    def fully(self, choices: Sequence[int]) -> dict[str, float]:
+        """Also with statistics recalibrated, and the loss on test images, which chooses nothing."""
+        network = self.pool.stitched(self.layered, choices)
+        again = judged(recalibrated(network, self.x), self.x, self.y)
+        test = judged(network, self.dataset.normalise(self.dataset.x_test), self.dataset.y_test)
+        return {
+            **self(choices),
+            **{f"recalibrated {key}": value for key, value in again.items()},
+            **{f"test {key}": value for key, value in test.items()},
+        }
+
+
+def compare(
+    settings: StudySettings,
+    pool: Pool,
+    score: dict[str, Table],
+    latency: Table,
+    macs: Table,
+    limit: float,
+    judge: Judge,
+    generator: np.random.Generator,
+) -> dict[str, dict[str, Any]]:
+    """One budget: what each method chooses, and how good that is before tuning."""
+    cost, budget = {"latency": latency}, {"latency": limit}
+    by = {kind: Programme(score[kind], cost, budget) for kind in SCORES}
+    main = by["loss"]
+    overlap = round(settings.overlap * main.layers)
+    diverse = [
+        one.choices for one in solve_diverse(main, settings.solutions, overlap=overlap, **CUT)
+    ]
+    drawn = random_choices(main, settings.sampled, generator)
+    share = limit / sum(float(row[0]) for row in latency)
+    counted = {"macs": share * sum(float(row[0]) for row in macs)}
+    chosen: dict[str, Choices] = {
+        "best of K": min(diverse, key=lambda one: judge(one)["loss"]),
+        "first": diverse[0],
+        **{f"{kind} score": solve(by[kind]).choices for kind in SCORES[1:]},
+        "greedy": solve_greedy(main).choices,
+        "small pool": _within(main, pool, settings.small_pool),
+        "skip only": _within(main, pool, ("skip",)),
+        "random": min(drawn[: settings.solutions], key=lambda one: judge(one)["loss"]),
+        "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
+    }
+    middle = sorted(drawn, key=lambda one: judge(one)["loss"])[len(drawn) // 2]
+    chosen["random, median"] = middle
+    return {
+        name: {
+            "choices": choices,
+            "predicted": main.objective(choices),
+            "latency": main.cost("latency", choices),
+            **judge.fully(choices),
+        }
+        for name, choices in chosen.items()
+    } | {"diverse": {"choices": diverse, "loss": [judge(one)["loss"] for one in diverse]}}
+
+
+def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
+    """The best choice from a smaller pool; the cheapest where even that is above the budget."""
+    banned = restricted(pool.names, names)
+    cheapest = sum(
+        min(float(row[j]) for j in range(len(row)) if (i, j) not in banned)
+        for i, row in enumerate(programme.costs["latency"])
+    )
+    budget = {"latency": max(programme.budgets["latency"], cheapest)}
+    return solve(
+        Programme(programme.score, programme.costs, budget, forbidden=banned)
+    ).choices
+
+
+def added(
+    pool: Pool, score: dict[str, Table], judge: Judge, count: int, generator: np.random.Generator
+) -> dict[str, list[float]]:
+    """Random networks with any number of replaced layers: predicted and measured.
+
+    Returns:
+        "replaced" (how many layers), "loss" (measured), "accuracy lost" (measured), and the
+        predictions "by KIND" of all four scores.
+    """
+    layers = len(pool.names)
+    base = judge((0,) * layers)
+    kinds = {f"by {kind}": [] for kind in SCORES}
+    result: dict[str, list[float]] = {"replaced": [], "loss": [], "accuracy lost": [], **kinds}
+    for number in range(2 * count):
+        replaced = generator.permutation(layers)[: 1 + number % layers]
+        choices = np.zeros(layers, dtype=int)
+        for layer in replaced:
+            choices[layer] = generator.integers(1, len(pool.names[layer]))
+        measured = judge(choices.tolist())
+        result["replaced"].append(float(len(replaced)))
+        result["loss"].append(measured["loss"])
+        result["accuracy lost"].append(base["accuracy"] - measured["accuracy"])
+        for kind in SCORES:
+            start = base["loss"] if kind == "loss" else 0.0
+            result[f"by {kind}"].append(predicted_loss(start, score[kind], choices.tolist()))
+    return result
+
+
+def race(
+    programme: Programme,
+    scorings: int,
+    settings: StudySettings,
+    judge: Judge,
+    generator: np.random.Generator,
+) -> dict[str, list[float]]:
+    """The lowest loss after every evaluation of a network, by three ways to search.
+
+    A score is counted as an evaluation, though only a part of a network runs for it: the programme
+    has nothing to show before all scores are there.
+    """
+    overlap = round(settings.overlap * programme.layers)
+    diverse = solve_diverse(programme, settings.solutions, overlap=overlap, **CUT)
+    solved = [judge(one.choices)["loss"] for one in diverse]
+    total = scorings + len(solved)
+
+    def evaluate(choices: Choices) -> float:
+        return judge(choices)["loss"]
+
+    return {
+        "programme": [float("nan")] * scorings + solved,
+        "evolution": [v for _, v in evolve(programme, evaluate, total, generator)],
+        "random": [v for _, v in random_search(programme, evaluate, total, generator)],
+    }
+
+
+def tuned(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    choices: Choices,
+    alpha: float | None = None,
+    keep: Path | None = None,
+) -> dict[str, float]:
+    """Test accuracy of a student after fine-tuning, and its sizes."""
+    layered, pool = train_pool(dataset, settings, seed, keep)
+    student = pool.stitched(layered, choices)
+    fine_tune(
+        student, layered.network, dataset, settings.tuning, seed=seed, keep=keep,
+        alpha=settings.alpha if alpha is None else alpha, temperature=settings.temperature,
+    )  # fmt: skip
+    return sized(student, dataset)
+
+
+def sized(network: nn.Module, dataset: Dataset) -> dict[str, float]:
+    """Test accuracy and loss, parameters and multiply-accumulates."""
+    found = judged(network, dataset.normalise(dataset.x_test), dataset.y_test)
+    shape = (dataset.channels, *dataset.size)
+    return {
+        **found,
+        "parameters": measure.parameters(network),
+        "macs": measure.macs(network, shape),
+    }
+
+
+def tune_all(
+    plans: Sequence[Mapping[str, tuple[Choices, float | None]]],
+    dataset: Dataset,
+    settings: StudySettings,
+    keep: Path | None = None,
+) -> list[dict[str, dict[str, float]]]:
+    """Fine-tune what every seed's plan names, side by side.
+
+    Args:
+        plans: one a seed, name -> choices and alpha (None: the settings').
+        dataset, settings: as everywhere.
+        keep: folder for finished trainings.
+
+    Returns:
+        One dictionary a seed: name -> measures of `tuned`.
+    """
+    order = [(seed, name) for seed, plan in enumerate(plans) for name in plan]
+    common = {"dataset": dataset, "settings": settings, "keep": keep}
+    jobs = [
+        {**common, "seed": seed, "choices": plans[seed][name][0], "alpha": plans[seed][name][1]}
+        for seed, name in order
+    ]
+    results = side_by_side(tuned, jobs, description="fine-tuning")
+    found: list[dict[str, dict[str, float]]] = [{} for _ in plans]
+    for (seed, name), result in zip(order, results, strict=True):
+        found[seed][name] = result
+    return found
+
+
+def families(
+    dataset: Dataset, settings: StudySettings, seed: int, name: str, keep: Path | None = None
+) -> dict[str, float]:
+    """Measures of the trained teacher or of a sibling."""
+    return sized(train_network(name, dataset, settings, seed, keep), dataset)
