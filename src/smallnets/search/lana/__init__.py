@@ -26,6 +26,7 @@ from smallnets.search.lana.candidates import (
 )
 from smallnets.search.lana.latency import LatencyTable, Timing, in_turns, measure_table
 from smallnets.search.lana.layers import Layered
+from smallnets.search.lana.networks import layered_network, new_network
 from smallnets.search.lana.operations import (
     FULL_POOL,
     TEACHER,
@@ -40,16 +41,32 @@ from smallnets.search.lana.other_solvers import (
     solve_greedy,
     solve_lagrangian,
 )
+from smallnets.search.lana.plan import PRESETS, StudySettings, prepare, stored_table
 from smallnets.search.lana.pool import Pool, build_pool, log10_space, restricted, sizes
 from smallnets.search.lana.programme import InfeasibleError, Programme, Selection, overlap_of
 from smallnets.search.lana.rivals import best_so_far, evolve, random_choices, random_search
 from smallnets.search.lana.scores import SCORES, predicted_loss, rank_agreement, score_pool
 from smallnets.search.lana.solve import relax, solve, solve_diverse
+from smallnets.search.lana.study import (
+    SHARES,
+    budgets,
+    checked_latency,
+    chosen_table,
+    families,
+    searched,
+    train_network,
+    train_pool,
+    train_pools,
+    tune_all,
+    tuning_plans,
+)
 from smallnets.search.lana.tuning import FineTuning, fine_tune, judged, recalibrated, tuning_loss
 
 __all__ = [
     "FULL_POOL",
+    "PRESETS",
     "SCORES",
+    "SHARES",
     "TEACHER",
     "FineTuning",
     "ImpossibleError",
@@ -61,21 +78,29 @@ __all__ = [
     "Programme",
     "Selection",
     "Shape",
+    "StudySettings",
     "Timing",
     "available",
     "best_so_far",
+    "budgets",
     "build_pool",
+    "checked_latency",
+    "chosen_table",
     "distil_candidates",
     "evolve",
+    "families",
     "feature_loss",
     "fine_tune",
     "in_turns",
     "judged",
+    "layered_network",
     "log10_space",
     "measure_table",
+    "new_network",
     "operation",
     "overlap_of",
     "predicted_loss",
+    "prepare",
     "random_choices",
     "random_search",
     "rank_agreement",
@@ -84,6 +109,7 @@ __all__ = [
     "relax",
     "restricted",
     "score_pool",
+    "searched",
     "sizes",
     "solve",
     "solve_all",
@@ -91,5 +117,11 @@ __all__ = [
     "solve_dynamic",
     "solve_greedy",
     "solve_lagrangian",
+    "stored_table",
+    "train_network",
+    "train_pool",
+    "train_pools",
+    "tune_all",
     "tuning_loss",
+    "tuning_plans",
 ]

@@ -20,8 +20,8 @@ class StudySettings:
 
     Attributes:
         teacher: name of the network that is made faster, see `smallnets.search.lana.networks`.
-        siblings: smaller networks of its family; their latencies are budgets, besides one half of
-            the teacher's.
+        siblings: smaller networks of its family; their latencies are budgets, besides one half and
+            one quarter of the teacher's.
         pool: operations of every layer, besides the teacher's.
         small_pool: a part of it.
         train, test: images of each part; None is all.
@@ -33,6 +33,7 @@ class StudySettings:
         teaching: training of teacher and siblings (the latter also get the epochs of `tuning`).
         distilling: training of the candidates.
         tuning: training of the chosen network.
+        at_once: layers whose candidates are trained together.
         alpha, temperature: of `tuning_loss`.
         batch: images of a latency measurement.
         rounds: of a latency measurement.
@@ -54,6 +55,7 @@ class StudySettings:
     distilling: TrainSettings
     tuning: TrainSettings
     overlap: float = 0.7
+    at_once: int = 3
     alpha: float = 0.5
     temperature: float = 1.0
     batch: int = 16
@@ -63,10 +65,10 @@ class StudySettings:
 
 
 _POOL = (
-    "skip", "conv3", "dwsep3", "basic_r0.5", "bottleneck_r0.25_k3", "bottleneck_r0.5_k3",
-    "ir_e1_k3", "ir_e3_k3", "ir_e2_k5_se0.25", "fused_e1_k3", "lowrank_r0.25_k3", "mhsa4",
+    "skip", "conv3", "dwsep3", "basic_r0.5", "bottleneck_r0.25_k3", "ir_e1_k3", "ir_e2_k3_se0.25",
+    "fused_e1_k3", "lowrank_r0.25_k3", "mhsa2_pool4",
 )  # fmt: skip
-_SMALL_POOL = ("skip", "conv3", "bottleneck_r0.5_k3")
+_SMALL_POOL = ("skip", "ir_e1_k3", "bottleneck_r0.25_k3")
 
 
 def _adam(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
@@ -77,9 +79,7 @@ def _adam(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
 
 
 def _sgd(epochs: int, lr: float, batch_size: int = 64, warmup: float = 0.375) -> TrainSettings:
-    return TrainSettings(
-        epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup * epochs
-    )
+    return TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup * epochs)
 
 
 PRESETS = {
@@ -101,7 +101,7 @@ PRESETS = {
     ),
     "small": StudySettings(
         teacher="resnet-20",
-        siblings=("resnet-14", "resnet-8"),
+        siblings=("resnet-8",),
         pool=_POOL,
         small_pool=_SMALL_POOL,
         train=2400,
@@ -118,7 +118,7 @@ PRESETS = {
     # on, a hundred solutions, a hundred epochs of tuning. A teacher is best read from a file.
     "paper": StudySettings(
         teacher="efficientnet-b4",
-        siblings=("efficientnet-b2", "efficientnet-b1"),
+        siblings=("efficientnet-b1",),
         pool=FULL_POOL[1:],
         small_pool=_SMALL_POOL,
         train=None,

@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from smallnets import measure
+from smallnets import checks, measure
 from smallnets.data import Dataset
 from smallnets.search.lana.candidates import distil_candidates
-from smallnets.search.lana.latency import LatencyTable, measure_table
+from smallnets.search.lana.latency import LatencyTable, Timing, measure_table
 from smallnets.search.lana.layers import Layered
 from smallnets.search.lana.networks import layered_network, new_network, read_weights
 from smallnets.search.lana.other_solvers import solve_greedy
-from smallnets.search.lana.plan import StudySettings
+from smallnets.search.lana.plan import LATENCIES, StudySettings, stored_table
 from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes
 from smallnets.search.lana.programme import Programme
 from smallnets.search.lana.rivals import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
 from smallnets.search.lana.solve import solve, solve_diverse
 from smallnets.search.lana.tuning import fine_tune, judged, recalibrated
-from smallnets.training import fit, seeded, side_by_side
+from smallnets.training import fit, for_seeds, seeded, side_by_side
 
-HALF = "half"  # name of the budget of half of the teacher's latency
+SHARES = {"half": 0.5, "quarter": 0.25}  # budgets as shares of the teacher's latency
 CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
 
 
@@ -47,23 +47,53 @@ def train_network(
 
 
 def train_pool(
-    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    part: int | None = None,
+    keep: Path | None = None,
 ) -> tuple[Layered, Pool]:
-    """The teacher by its layers, and its candidates after phase 1."""
+    """The teacher by its layers, and its candidates after phase 1.
+
+    The candidates of a few layers at a time hang off one pass of the teacher, as memory allows.
+
+    Args:
+        dataset, settings: as everywhere.
+        seed: of the candidates' start and training.
+        part: train the candidates of these layers only, counted in groups of `settings.at_once`.
+        keep: folder for finished trainings.
+    """
     teacher = train_network(settings.teacher, dataset, settings, seed, keep)
     layered = layered_network(teacher, dataset)
     with seeded(seed):
         pool = build_pool(layered, settings.pool)
-    distil_candidates(layered, pool, dataset, settings.distilling, seed=seed, keep=keep)
+    for number in range(parts(dataset, settings)) if part is None else (part,):
+        some = pool.part(pair for pair in pool.pairs if pair[0] // settings.at_once == number)
+        if any(True for _ in some.parameters()):
+            distil_candidates(layered, some, dataset, settings.distilling, seed=seed, keep=keep)
     return layered, pool.eval()
 
 
-def candidate_losses(
-    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
-) -> tuple[list[tuple[str, ...]], Table, dict[str, Table]]:
-    """Names of the candidates, their scores' tables, and their sizes, after phase 1."""
-    layered, pool = train_pool(dataset, settings, seed, keep)
-    return pool.names, scored(layered, pool, dataset, settings)["loss"], sizes(layered, pool)
+def parts(dataset: Dataset, settings: StudySettings) -> int:
+    """In how many trainings of `train_pool` the candidates are taught."""
+    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    return -(-len(layered.names) // settings.at_once)
+
+
+def train_pools(dataset: Dataset, settings: StudySettings, keep: Path) -> None:
+    """Phase 1 of all seeds, side by side."""
+    common = {"dataset": dataset, "settings": settings, "keep": keep}
+    count = parts(dataset, settings)
+    jobs = [
+        {**job, "part": part}
+        for part in range(count)
+        for job in for_seeds(settings.seeds, **common)
+    ]
+    side_by_side(_trained_part, jobs, description="candidates")
+
+
+def _trained_part(**job: Any) -> None:
+    train_pool(**job)
 
 
 def scored(
@@ -79,17 +109,57 @@ def judging_set(dataset: Dataset, settings: StudySettings) -> tuple[Tensor, Tens
     return dataset.normalise(dataset.x_train[:count]), dataset.y_train[:count]
 
 
-def latency_table(
-    dataset: Dataset, settings: StudySettings, networks: Mapping[str, nn.Module] | None = None
-) -> tuple[LatencyTable, dict[str, Any]]:
-    """Latencies measured here and now: of the pool, of siblings' layers, and of whole networks."""
-    network = new_network(settings.teacher, dataset, 0).eval()
-    layered = layered_network(network, dataset)
+def chosen_table(dataset: Dataset, settings: StudySettings, latency: str = "auto") -> LatencyTable:
+    """The latencies that a run goes by.
+
+    Args:
+        dataset, settings: what the networks are.
+        latency: "stored" is the book's own table, "measured" measures here and now, "auto" takes
+            the stored one where it has all that is needed.
+
+    Raises:
+        ValueError: another word, or the stored table lacks something.
+    """
+    checks.one_of("latency", latency, LATENCIES)
+    if latency != "measured":
+        stored = stored_table()
+        layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+        fits = stored.batch == settings.batch
+        fits = fits and stored.covers(layered, build_pool(layered, settings.pool))
+        if fits:
+            return stored
+        if latency == "stored":
+            raise ValueError(
+                "latency must be auto or measured: the stored table is of other layers; "
+                "got 'stored'"
+            )
+    return checked_latency(dataset, settings, {})[0]
+
+
+def checked_latency(
+    dataset: Dataset, settings: StudySettings, choices: Mapping[str, Choices]
+) -> tuple[LatencyTable, dict[str, tuple[float, Timing]]]:
+    """Whole networks against the sums that predict them, measured in the same turns.
+
+    Args:
+        dataset, settings: what the networks are; weights do not matter here.
+        choices: name -> one choice a layer.
+
+    Returns:
+        The table of this measurement, and name -> (predicted milliseconds, measured quartiles).
+    """
+    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
     with seeded(0):
         pool = build_pool(layered, settings.pool)
-    return measure_table(
+    networks = {name: pool.stitched(layered, one).eval() for name, one in choices.items()}
+    table, timed = measure_table(
         layered, pool, batch=settings.batch, rounds=settings.rounds, networks=networks
     )
+    rows, fixed = table.rows(layered, pool), table.fixed(layered)
+    return table, {
+        name: (fixed + sum(float(row[c]) for row, c in zip(rows, one, strict=True)), timed[name])
+        for name, one in choices.items()
+    }
 
 
 def budgets(
@@ -97,8 +167,8 @@ def budgets(
 ) -> tuple[dict[str, float], float, float]:
     """Milliseconds that the layers may take: name -> budget, then the fixed part and the teacher.
 
-    One budget is half of the teacher's latency, the others are the siblings' own latencies. All are
-    for the whole network; the fixed part is subtracted here.
+    Two budgets are shares of the teacher's latency, the others are the siblings' own latencies. All
+    are for the whole network; the fixed part is subtracted here.
     """
 
     def whole(name: str) -> float:
@@ -108,7 +178,8 @@ def budgets(
 
     teacher = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
     fixed, total = table.fixed(teacher), whole(settings.teacher)
-    allowed = {name: whole(name) for name in settings.siblings} | {HALF: total / 2}
+    allowed = {name: whole(name) for name in settings.siblings}
+    allowed |= {name: share * total for name, share in SHARES.items()}
     ordered = sorted(allowed, key=lambda name: -allowed[name])
     return {name: allowed[name] - fixed for name in ordered}, fixed, total
 
@@ -127,7 +198,7 @@ def searched(
         (predictions and measurements of random networks), "found" (budget -> method -> choices and
         judgements), "race" (evaluation by evaluation) and "space".
     """
-    layered, pool = train_pool(dataset, settings, seed, keep)
+    layered, pool = train_pool(dataset, settings, seed, keep=keep)
     score = scored(layered, pool, dataset, settings)
     latency = table.rows(layered, pool)
     size = sizes(layered, pool)
@@ -138,7 +209,7 @@ def searched(
         name: compare(settings, pool, score, latency, size["macs"], limit, judge, generator)
         for name, limit in limits.items()
     }
-    half = Programme(score["loss"], {"latency": latency}, {"latency": limits[HALF]})
+    half = Programme(score["loss"], {"latency": latency}, {"latency": limits["half"]})
     return {
         "names": pool.names,
         "score": score,
@@ -235,9 +306,7 @@ def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
         for i, row in enumerate(programme.costs["latency"])
     )
     budget = {"latency": max(programme.budgets["latency"], cheapest)}
-    return solve(
-        Programme(programme.score, programme.costs, budget, forbidden=banned)
-    ).choices
+    return solve(Programme(programme.score, programme.costs, budget, forbidden=banned)).choices
 
 
 def added(
@@ -251,7 +320,7 @@ def added(
     """
     layers = len(pool.names)
     base = judge((0,) * layers)
-    kinds = {f"by {kind}": [] for kind in SCORES}
+    kinds: dict[str, list[float]] = {f"by {kind}": [] for kind in SCORES}
     result: dict[str, list[float]] = {"replaced": [], "loss": [], "accuracy lost": [], **kinds}
     for number in range(2 * count):
         replaced = generator.permutation(layers)[: 1 + number % layers]
@@ -304,7 +373,7 @@ def tuned(
     keep: Path | None = None,
 ) -> dict[str, float]:
     """Test accuracy of a student after fine-tuning, and its sizes."""
-    layered, pool = train_pool(dataset, settings, seed, keep)
+    layered, pool = train_pool(dataset, settings, seed, keep=keep)
     student = pool.stitched(layered, choices)
     fine_tune(
         student, layered.network, dataset, settings.tuning, seed=seed, keep=keep,
@@ -322,6 +391,32 @@ def sized(network: nn.Module, dataset: Dataset) -> dict[str, float]:
         "parameters": measure.parameters(network),
         "macs": measure.macs(network, shape),
     }
+
+
+def tuning_plans(
+    results: Sequence[Mapping[str, Any]],
+) -> list[dict[str, tuple[Choices, float | None]]]:
+    """What of the search is fine-tuned: for every seed, name -> choices and alpha of the tuning.
+
+    The programme's choice at every budget; at half of the latency without a teacher, and what the
+    feature error and chance have chosen; at a quarter what smaller pools allow; and the teacher
+    itself, to see what longer training alone brings.
+    """
+    plans = []
+    for result in results:
+        found = result["found"]
+        half, quarter = found["half"], found["quarter"]
+        plan: dict[str, tuple[Choices, float | None]] = {
+            name: (methods["best of K"]["choices"], None) for name, methods in found.items()
+        }
+        plan["half, labels only"] = (half["best of K"]["choices"], 0.0)
+        plan["half, feature error"] = (half["mse score"]["choices"], None)
+        plan["half, random"] = (half["random"]["choices"], None)
+        plan["quarter, small pool"] = (quarter["small pool"]["choices"], None)
+        plan["quarter, skip only"] = (quarter["skip only"]["choices"], None)
+        plan["teacher, longer"] = ((0,) * len(result["names"]), None)
+        plans.append(plan)
+    return plans
 
 
 def tune_all(
