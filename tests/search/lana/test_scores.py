@@ -111,6 +111,20 @@ def test_replaying_the_prefix_changes_nothing_and_saves_its_work(layered, pool, 
     assert runs == [1, 1 + candidates[0], 1 + candidates[0] + candidates[1]]
 
 
+def test_recalibrated_scores_are_those_of_recalibrated_networks(layered, pool, digits, snapshot):
+    x, y = digits.normalise(digits.x_train[:40]), digits.y_train[:40]
+    before = snapshot(layered.network) | snapshot(pool)
+    score = score_pool(layered, pool, x, y, batch_size=7, recalibrate=True)["loss"]
+    base = judged(layered.network, x, y, recalibrate=True)["loss"]
+    for layer, choice in pool.pairs:
+        choices = [0, 0, 0]
+        choices[layer] = choice
+        measured = judged(pool.stitched(layered, choices), x, y, recalibrate=True)["loss"]
+        assert predicted_loss(base, score, choices) == pytest.approx(measured, abs=1e-5)
+    after = layered.network.state_dict() | pool.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 def test_scoring_leaves_everything_as_it_was(layered, pool, digits, snapshot):
     x, y = digits.normalise(digits.x_train[:8]), digits.y_train[:8]
     pool.train()

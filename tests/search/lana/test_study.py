@@ -57,8 +57,8 @@ def found(prepared, table, tmp_path_factory):
 def test_budgets_are_shares_and_siblings_without_the_fixed_part(prepared, table):
     limits, fixed, total = budgets(*prepared, table)
     assert (fixed, total) == (1.0, 7.0)  # six blocks and the rest
-    assert limits == {"half": 2.5, "resnet-8": 3.0, "quarter": 0.75}
-    assert list(limits) == ["resnet-8", "half", "quarter"]
+    assert limits == {"three quarters": 4.25, "half": 2.5, "resnet-8": 3.0}
+    assert list(limits) == ["three quarters", "resnet-8", "half"]
     assert set(SHARES) < set(limits)
 
 
@@ -77,10 +77,10 @@ def test_every_method_keeps_the_budget(prepared, table, found):
 
 def test_judgements_are_before_and_after_recalibration_and_on_test_images(found):
     one = found[0]["found"]["half"]["best of K"]
-    for start in ("", "recalibrated ", "test "):
+    for start in ("", "as stitched ", "test "):
         assert 0 <= one[f"{start}accuracy"] <= 1
         assert one[f"{start}loss"] > 0
-    assert one["recalibrated loss"] != one["loss"]
+    assert one["as stitched loss"] != one["loss"]
 
 
 def test_additivity_is_exact_for_one_replacement(found):
@@ -122,7 +122,7 @@ def test_tuning_goes_on_from_the_candidates_and_is_kept(prepared, found):
 
 def test_plans_name_what_was_found(found):
     (plan,) = tuning_plans([found[0]])
-    assert {"half", "quarter", "resnet-8", "teacher, longer"} < set(plan)
+    assert {"half", "three quarters", "resnet-8", "teacher, longer", "half, skip only"} < set(plan)
     assert plan["half, labels only"] == (plan["half"][0], 0.0)
     assert plan["teacher, longer"][0] == (0,) * 6
 
@@ -199,7 +199,8 @@ def test_the_stored_table_covers_the_chapter():
             layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
             assert stored_table().covers(layered, Pool([{} for _ in layered.names]))
         limits, fixed, total = budgets(dataset, settings, stored_table())
-        assert 0 < limits["quarter"] < limits["half"] == pytest.approx(total / 2 - fixed)
+        assert limits["half"] == pytest.approx(total / 2 - fixed)
+        assert 0 < limits["half"] < limits["three quarters"]
 
 
 @pytest.mark.parametrize("name", ["mobile-4", "mobilenet-2", "efficientnet-b0"])

@@ -76,7 +76,7 @@ def test_fine_tuning_brings_a_student_closer_and_leaves_the_rest(
 
 
 def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, pool, digits):
-    x = digits.normalise(digits.x_train)
+    x, y = digits.normalise(digits.x_train), digits.y_train
     student = pool.stitched(layered, (2, 2, 1))
     changed = recalibrated(student, x, batch_size=128)
     assert changed is not student
@@ -92,5 +92,8 @@ def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, poo
     torch.testing.assert_close(changed.norm.running_mean, seen[0].mean(dim=(0, 2, 3)))
     assert all(m.momentum == 0.1 for m in changed.modules() if isinstance(m, nn.BatchNorm2d))
     assert not changed.training
+    found, expected = judged(student, x, y, recalibrate=True), judged(changed, x, y)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+    assert found["loss"] != judged(student, x, y)["loss"]
     with pytest.raises(ValueError, match="number of inputs must be at least 1; got 0"):
         recalibrated(student, x[:0])

@@ -20,8 +20,8 @@ class StudySettings:
 
     Attributes:
         teacher: name of the network that is made faster, see `smallnets.search.lana.networks`.
-        siblings: smaller networks of its family; their latencies are budgets, besides one half and
-            one quarter of the teacher's.
+        siblings: smaller networks of its family; their latencies are budgets, besides three
+            quarters and one half of the teacher's.
         pool: operations of every layer, besides the teacher's.
         small_pool: a part of it.
         train, test: images of each part; None is all.
@@ -34,6 +34,8 @@ class StudySettings:
         distilling: training of the candidates.
         tuning: training of the chosen network.
         at_once: layers whose candidates are trained together.
+        recalibrate: whether everything is scored and judged with BatchNorm statistics of its own on
+            the judging images, or with those that stand-ins bring along.
         alpha, temperature: of `tuning_loss`.
         batch: images of a latency measurement.
         rounds: of a latency measurement.
@@ -56,6 +58,7 @@ class StudySettings:
     tuning: TrainSettings
     overlap: float = 0.7
     at_once: int = 3
+    recalibrate: bool = True
     alpha: float = 0.5
     temperature: float = 1.0
     batch: int = 16
@@ -66,7 +69,7 @@ class StudySettings:
 
 _POOL = (
     "skip", "conv3", "dwsep3", "basic_r0.5", "bottleneck_r0.25_k3", "ir_e1_k3", "ir_e2_k3_se0.25",
-    "fused_e1_k3", "lowrank_r0.25_k3", "mhsa2_pool4",
+    "fused_e1_k3", "lowrank_r0.25_k3",
 )  # fmt: skip
 _SMALL_POOL = ("skip", "ir_e1_k3", "bottleneck_r0.25_k3")
 
@@ -106,12 +109,12 @@ PRESETS = {
         small_pool=_SMALL_POOL,
         train=2400,
         test=2000,
-        judged=400,
+        judged=256,
         seeds=3,
         solutions=8,
-        sampled=24,
+        sampled=16,
         teaching=_sgd(12, 0.1),
-        distilling=_adam(2, 3e-3),
+        distilling=_adam(2, 2e-2),
         tuning=_sgd(4, 0.05, warmup=0.25),
     ),
     # From memory of the paper: one epoch of SGD at 0.02 a candidate, six thousand images to judge

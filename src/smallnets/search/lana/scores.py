@@ -18,12 +18,19 @@ from smallnets.measure import evaluating
 from smallnets.search.lana.candidates import feature_loss
 from smallnets.search.lana.layers import Layered, Replay
 from smallnets.search.lana.pool import Pool, Table, check_choices
+from smallnets.search.lana.tuning import batch_statistics
 
 SCORES = ("loss", "accuracy", "kl", "mse")
 
 
 def score_pool(
-    layered: Layered, pool: Pool, x: Tensor, y: Tensor, *, batch_size: int = 250
+    layered: Layered,
+    pool: Pool,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int = 250,
+    recalibrate: bool = False,
 ) -> dict[str, Table]:
     """The four scores of every candidate, lower is better, from one pass.
 
@@ -36,6 +43,7 @@ def score_pool(
         x: inputs as the network takes them, normalised; training images, not test images.
         y: labels (n,).
         batch_size: inputs a pass; does not change the result beyond rounding.
+        recalibrate: take BatchNorm statistics of the inputs (all in one pass) everywhere.
 
     Returns:
         "loss": cross-entropy minus the teacher's; "accuracy": what is lost of it, in [-1, 1]; "kl":
@@ -51,7 +59,9 @@ def score_pool(
             f"x and y must be equally many and at least one; got {len(x)} and {len(y)}"
         )
     tables = {kind: [np.zeros(len(names)) for names in pool.names] for kind in SCORES}
-    with evaluating(layered.network), evaluating(pool), torch.no_grad():
+    mode = batch_statistics if recalibrate else evaluating
+    batch_size = len(x) if recalibrate else batch_size
+    with mode(layered.network), mode(pool), torch.no_grad():
         for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
             seen = layered.passed(images)
             before = _sums(seen.logits, seen.logits, labels)

@@ -28,7 +28,7 @@ from smallnets.search.lana.solve import solve, solve_diverse
 from smallnets.search.lana.tuning import fine_tune, judged, recalibrated
 from smallnets.training import fit, for_seeds, seeded, side_by_side
 
-SHARES = {"half": 0.5, "quarter": 0.25}  # budgets as shares of the teacher's latency
+SHARES = {"three quarters": 0.75, "half": 0.5}  # budgets as shares of the teacher's latency
 CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
 
 
@@ -100,7 +100,8 @@ def scored(
     layered: Layered, pool: Pool, dataset: Dataset, settings: StudySettings
 ) -> dict[str, Table]:
     """All four scores on the images to judge on."""
-    return score_pool(layered, pool, *judging_set(dataset, settings))
+    images = judging_set(dataset, settings)
+    return score_pool(layered, pool, *images, recalibrate=settings.recalibrate)
 
 
 def judging_set(dataset: Dataset, settings: StudySettings) -> tuple[Tensor, Tensor]:
@@ -233,23 +234,29 @@ class Judge:
     ) -> None:
         self.layered, self.pool, self.dataset = layered, pool, dataset
         self.x, self.y = judging_set(dataset, settings)
+        self.recalibrate = settings.recalibrate
         self.seen: dict[Choices, dict[str, float]] = {}
 
     def __call__(self, choices: Sequence[int]) -> dict[str, float]:
         """ "loss" and "accuracy" before any tuning."""
         key = tuple(choices)
         if key not in self.seen:
-            self.seen[key] = judged(self.pool.stitched(self.layered, key), self.x, self.y)
+            network = self.pool.stitched(self.layered, key)
+            self.seen[key] = judged(network, self.x, self.y, recalibrate=self.recalibrate)
         return self.seen[key]
 
     def fully(self, choices: Sequence[int]) -> dict[str, float]:
-        """Also with statistics recalibrated, and the loss on test images, which chooses nothing."""
+        """Also "as stitched", with the statistics that stand-ins bring along, and on "test" images,
+        which choose nothing.
+        """
         network = self.pool.stitched(self.layered, choices)
-        again = judged(recalibrated(network, self.x), self.x, self.y)
+        plain = judged(network, self.x, self.y)
+        if self.recalibrate:
+            network = recalibrated(network, self.x)
         test = judged(network, self.dataset.normalise(self.dataset.x_test), self.dataset.y_test)
         return {
             **self(choices),
-            **{f"recalibrated {key}": value for key, value in again.items()},
+            **{f"as stitched {key}": value for key, value in plain.items()},
             **{f"test {key}": value for key, value in test.items()},
         }
 
@@ -399,21 +406,21 @@ def tuning_plans(
     """What of the search is fine-tuned: for every seed, name -> choices and alpha of the tuning.
 
     The programme's choice at every budget; at half of the latency without a teacher, and what the
-    feature error and chance have chosen; at a quarter what smaller pools allow; and the teacher
-    itself, to see what longer training alone brings.
+    feature error and chance have chosen; at the tightest budget what smaller pools allow; and the
+    teacher itself, to see what longer training alone brings.
     """
     plans = []
     for result in results:
         found = result["found"]
-        half, quarter = found["half"], found["quarter"]
+        half, (tight, tightest) = found["half"], list(found.items())[-1]
         plan: dict[str, tuple[Choices, float | None]] = {
             name: (methods["best of K"]["choices"], None) for name, methods in found.items()
         }
         plan["half, labels only"] = (half["best of K"]["choices"], 0.0)
         plan["half, feature error"] = (half["mse score"]["choices"], None)
         plan["half, random"] = (half["random"]["choices"], None)
-        plan["quarter, small pool"] = (quarter["small pool"]["choices"], None)
-        plan["quarter, skip only"] = (quarter["skip only"]["choices"], None)
+        plan[f"{tight}, small pool"] = (tightest["small pool"]["choices"], None)
+        plan[f"{tight}, skip only"] = (tightest["skip only"]["choices"], None)
         plan["teacher, longer"] = ((0,) * len(result["names"]), None)
         plans.append(plan)
     return plans
