@@ -358,6 +358,14 @@ def test_too_much_to_try_or_to_tabulate_is_refused():
         solve_dynamic(tight, bins=3)
 
 
+def test_solving_prints_nothing_and_leaves_the_output_alone(arrays, capfd):
+    print("before")
+    for budget in arrays["medium_budgets"]:
+        solve(golden_programme(arrays, "medium", budget))
+    print("after")
+    assert capfd.readouterr().out == "before\nafter\n"
+
+
 def test_selections_are_checked():
     programme = Programme([[0, 1]], {"t": [[3, 1]]}, {"t": 2.0})
     with pytest.raises(InfeasibleError, match=r"choices \[0\] are not allowed or exceed a budget"):

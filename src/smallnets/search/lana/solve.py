@@ -1,6 +1,10 @@
 """Solving the integer programme with HiGHS, once or for a set of diverse solutions."""
 
-from collections.abc import Sequence
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -132,14 +136,30 @@ def _highs(
         rows = np.repeat(np.arange(len(cuts)), len(lengths))
         block = sparse.csr_array((np.ones(len(columns)), (rows, columns)), shape=(len(cuts), total))
         constraints.append(LinearConstraint(block, -np.inf, [most for _, most in cuts]))
-    result = milp(
-        score * scale,
-        constraints=constraints,
-        integrality=np.full(total, int(integer)),
-        bounds=Bounds(0, np.concatenate(programme.allowed).astype(float)),
-        options=options,
-    )
+    with _quiet():
+        result = milp(
+            score * scale,
+            constraints=constraints,
+            integrality=np.full(total, int(integer)),
+            bounds=Bounds(0, np.concatenate(programme.allowed).astype(float)),
+            options=options,
+        )
     return result, float(sum(best)), scale
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard output: HiGHS prints a stray line now and then, whatever it is told."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C still holds back
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _reason(

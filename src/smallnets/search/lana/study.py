@@ -234,6 +234,8 @@ class Judge:
     ) -> None:
         self.layered, self.pool, self.dataset = layered, pool, dataset
         self.x, self.y = judging_set(dataset, settings)
+        part = dataset.take(test=2 * settings.judged)
+        self.test = dataset.normalise(part.x_test), part.y_test
         self.recalibrate = settings.recalibrate
         self.seen: dict[Choices, dict[str, float]] = {}
 
@@ -253,7 +255,7 @@ class Judge:
         plain = judged(network, self.x, self.y)
         if self.recalibrate:
             network = recalibrated(network, self.x)
-        test = judged(network, self.dataset.normalise(self.dataset.x_test), self.dataset.y_test)
+        test = judged(network, *self.test)
         return {
             **self(choices),
             **{f"as stitched {key}": value for key, value in plain.items()},
@@ -405,8 +407,8 @@ def tuning_plans(
 ) -> list[dict[str, tuple[Choices, float | None]]]:
     """What of the search is fine-tuned: for every seed, name -> choices and alpha of the tuning.
 
-    The programme's choice at every budget; at half of the latency without a teacher, and what the
-    feature error and chance have chosen; at the tightest budget what smaller pools allow; and the
+    The programme's choice at every budget; at half of the latency without a teacher, and what
+    chance has chosen; at the tightest budget what smaller pools allow; and the
     teacher itself, to see what longer training alone brings.
     """
     plans = []
@@ -417,7 +419,6 @@ def tuning_plans(
             name: (methods["best of K"]["choices"], None) for name, methods in found.items()
         }
         plan["half, labels only"] = (half["best of K"]["choices"], 0.0)
-        plan["half, feature error"] = (half["mse score"]["choices"], None)
         plan["half, random"] = (half["random"]["choices"], None)
         plan[f"{tight}, small pool"] = (tightest["small pool"]["choices"], None)
         plan[f"{tight}, skip only"] = (tightest["skip only"]["choices"], None)
