@@ -1,0 +1,137 @@
+r"""Phase 1: every candidate learns to do what one layer of the teacher does.
+
+.. math::
+
+    \min_W \sum_{i,j} \mathbb{E}_x \big\| t_i(x_{i-1}) - s_{ij}(x_{i-1}; w_{ij}) \big\|^2
+
+Candidates share no weight, so the gradient of the sum is each one's own gradient. All of them hang
+off one pass of the teacher and are trained by one optimiser that treats every parameter by itself
+(SGD, Adam); the result is that of as many trainings one after the other.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallnets import checks
+from smallnets.data import Dataset
+from smallnets.search.lana.layers import Layered
+from smallnets.search.lana.pool import Pool, Table, same_pool
+from smallnets.training import Batch, TrainSettings, fit
+
+REDUCTIONS = ("mean", "sum")
+
+
+def feature_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared error between two feature maps.
+
+    Args:
+        student, teacher: (batch, ...) of one shape.
+        reduction: "mean" over all elements, whose gradient is 2 (s - t) / numel; or "sum" over an
+            example's elements and mean over the batch, which weighs large layers more under SGD and
+            changes nothing under Adam.
+
+    Raises:
+        ValueError: shapes differ or are empty, or the reduction is unknown.
+    """
+    checks.one_of("reduction", reduction, REDUCTIONS)
+    if student.shape != teacher.shape or student.numel() == 0:
+        raise ValueError(
+            "student and teacher features must have one shape and not be empty; "
+            f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    squares = (student.to(wide) - teacher.to(wide)).square()
+    return squares.mean() if reduction == "mean" else squares.flatten(1).sum(dim=1).mean()
+
+
+def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error over the variance of the teacher's channels, each around its own mean over
+    batch and positions: 0 is perfect, 1 no better than a constant.
+    """
+    others = [dim for dim in range(teacher.ndim) if dim != 1]
+    variance = (teacher - teacher.mean(dim=others, keepdim=True)).square().mean()
+    return feature_loss(student, teacher) / variance
+
+
+@dataclass(frozen=True)
+class LayerwiseDistillation:
+    """The objective of phase 1, for `smallnets.training.fit` and a pool.
+
+    Attributes:
+        teacher: stays as it is, in evaluation mode.
+        reduction: see `feature_loss`.
+    """
+
+    teacher: Layered
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        checks.one_of("reduction", self.reduction, REDUCTIONS)
+
+    def __call__(self, pool: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """ "loss", the sum over candidates, and "layer/choice" of each."""
+        with torch.no_grad():
+            seen = self.teacher.passed(batch.images)
+        terms = {
+            f"{layer}/{choice}": feature_loss(output, seen.outputs[layer], self.reduction)
+            for layer, row in enumerate(pool(seen.inputs))
+            for choice, output in enumerate(row, start=1)
+        }
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def distil_candidates(
+    layered: Layered,
+    pool: Pool,
+    dataset: Dataset,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    reduction: str = "mean",
+    side_by_side: bool = True,
+    keep: Path | None = None,
+) -> Table:
+    """Train all candidates in place, each against the teacher's layer on the teacher's input.
+
+    Args:
+        layered: the teacher; its weights and statistics stay as they are, bit for bit.
+        pool: its candidates.
+        dataset: its training images are used, and no label.
+        settings: of the training. Weight decay would shrink candidates whose loss is small.
+        seed: of the order of images and their augmentation.
+        reduction: see `feature_loss`.
+        side_by_side: one training of all, or one after the other with the same result.
+        keep: folder for the finished training, see `fit`.
+
+    Returns:
+        The mean loss of every trained candidate in the last epoch, 0 for teacher and identity.
+
+    Raises:
+        ValueError: the pool does not fit the layers or has nothing to train.
+    """
+    same_pool(layered, pool)
+    if not any(True for _ in pool.parameters()):
+        raise ValueError("the pool must have a candidate with weights to train; it has none")
+    teacher = layered.network.eval()
+    objective = LayerwiseDistillation(layered, reduction)
+    parts = [pool] if side_by_side else [pool.part([pair]) for pair in pool.pairs]
+    losses = [np.zeros(len(names)) for names in pool.names]
+    teacher.to(settings.accelerator)
+    for number, part in enumerate(parts):
+        if not any(True for _ in part.parameters()):
+            continue  # an identity has nothing to learn
+        history = fit(
+            part, dataset, settings, seed=seed, objective=objective, keep=keep, label="candidates"
+        )
+        last = {key: value for key, value in history[-1].items() if key != "loss"}
+        for key, value in last.items():
+            layer, choice = map(int, key.split("/"))
+            choice = choice if side_by_side else pool.pairs[number][1]
+            if any(True for _ in pool.rows[layer][choice - 1].parameters()):
+                losses[layer][choice] = value
+    teacher.to("cpu")
+    return losses

@@ -1,0 +1,122 @@
+"""Phase 2a: what each candidate does to the network when it alone replaces its layer.
+
+    a_ij = L(teacher with t_i -> s_ij) - L(teacher),    a of the teacher's own layer = 0
+
+The sum of these numbers predicts the loss of a network with several replacements.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.measure import evaluating
+from smallnets.search.lana.candidates import feature_loss
+from smallnets.search.lana.layers import Layered, Replay
+from smallnets.search.lana.pool import Pool, Table, check_choices
+from smallnets.search.lana.tuning import batch_statistics
+
+SCORES = ("loss", "accuracy", "kl", "mse")
+
+
+def score_pool(
+    layered: Layered,
+    pool: Pool,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int = 250,
+    recalibrate: bool = False,
+) -> dict[str, Table]:
+    """The four scores of every candidate, lower is better, from one pass.
+
+    The teacher runs once a batch. For a candidate only the layers behind it run again: those before
+    it replay what they gave.
+
+    Args:
+        layered: the teacher.
+        pool: its candidates; all run in evaluation mode.
+        x: inputs as the network takes them, normalised; training images, not test images.
+        y: labels (n,).
+        batch_size: inputs a pass; does not change the result beyond rounding.
+        recalibrate: take BatchNorm statistics of the inputs (all in one pass) everywhere.
+
+    Returns:
+        "loss": cross-entropy minus the teacher's; "accuracy": what is lost of it, in [-1, 1]; "kl":
+        of the teacher's prediction and the replaced network's, batch mean; "mse": of the features.
+        0 for the teacher's own layer; may be negative.
+
+    Raises:
+        ValueError: there are no inputs, or labels do not fit.
+    """
+    checks.whole("batch_size", batch_size, 1)
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(
+            f"x and y must be equally many and at least one; got {len(x)} and {len(y)}"
+        )
+    tables = {kind: [np.zeros(len(names)) for names in pool.names] for kind in SCORES}
+    mode = batch_statistics if recalibrate else evaluating
+    batch_size = len(x) if recalibrate else batch_size
+    with mode(layered.network), mode(pool), torch.no_grad():
+        for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            seen = layered.passed(images)
+            before = _sums(seen.logits, seen.logits, labels)
+            replays = {i: Replay(output) for i, output in enumerate(seen.outputs)}
+            for layer, choice in pool.pairs:
+                output = pool.module(layered, layer, choice)(seen.inputs[layer])
+                earlier = {i: replays[i] for i in range(layer)} | {layer: Replay(output)}
+                with layered.replaced(earlier) as network:
+                    after = _sums(network(images), seen.logits, labels)
+                error = feature_loss(output, seen.outputs[layer]).item() * len(images)
+                for kind, value in zip(SCORES, (*(after - before), error), strict=True):
+                    tables[kind][layer][choice] += value / len(x)
+    return tables
+
+
+def _sums(logits: Tensor, teacher_logits: Tensor, y: Tensor) -> np.ndarray:
+    """Cross-entropy, errors and KL(teacher || network), summed over a batch."""
+    classes = logits.shape[1]
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise ValueError(
+            f"labels must be between 0 and {classes - 1}; got {int(y.min())} to {int(y.max())}"
+        )
+    student, teacher = (F.log_softmax(z.double(), dim=1) for z in (logits, teacher_logits))
+    return np.array(
+        [
+            F.nll_loss(student, y, reduction="sum").item(),
+            (logits.argmax(dim=1) != y).sum().item(),
+            F.kl_div(student, teacher, reduction="sum", log_target=True).item(),
+        ]
+    )
+
+
+def predicted_loss(base: float, score: Table, choices: Sequence[int]) -> float:
+    """L(teacher) plus the scores of what is replaced: exact for one replacement.
+
+    Raises:
+        ValueError: the choices do not fit the table.
+    """
+    check_choices([[""] * len(row) for row in score], choices)
+    return base + float(sum(row[c] for row, c in zip(score, choices, strict=True)))
+
+
+def rank_agreement(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
+    """Kendall's tau, Spearman's and Pearson's correlation of predictions and measurements.
+
+    Raises:
+        ValueError: fewer than two pairs, or lengths that differ.
+    """
+    if len(predicted) != len(measured) or len(predicted) < 2:
+        raise ValueError(
+            "predicted and measured must be equally many and at least two; "
+            f"got {len(predicted)} and {len(measured)}"
+        )
+    return {
+        "kendall": float(stats.kendalltau(predicted, measured).statistic),
+        "spearman": float(stats.spearmanr(predicted, measured).statistic),
+        "pearson": float(stats.pearsonr(predicted, measured).statistic),
+    }

@@ -1,0 +1,177 @@
+r"""Phase 2c: judging the chosen networks, and fine-tuning one with the teacher's answers.
+
+.. math::
+
+    \mathcal{L} = (1 - \alpha)\,\mathrm{CE}(z_S, y) + \alpha\, T^2\,
+    \mathrm{KL}\big(p^{(T)}_T \,\|\, p^{(T)}_S\big)
+
+The paper fine-tunes with the original objective and distillation; its weights are not published.
+Equal ones at temperature 1 are ours.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.data import Dataset
+from smallnets.measure import accuracy, evaluating, negative_log_likelihood, predict
+from smallnets.training import Batch, TrainSettings, fit
+
+
+def tuning_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+) -> Tensor:
+    """(1 - alpha) cross-entropy + alpha T^2 KL(teacher || student); sums over classes, mean over
+    the batch.
+
+    Args:
+        student_logits, teacher_logits: (batch, classes).
+        labels: (batch,).
+        alpha: weight of the teacher, in [0, 1].
+        temperature: above 0.
+
+    Raises:
+        ValueError: numbers are out of range, or shapes differ.
+    """
+    checks.between("alpha", alpha, 0, 1)
+    checks.above("temperature", temperature, 0)
+    if student_logits.shape != teacher_logits.shape or student_logits.ndim != 2:
+        raise ValueError(
+            "student and teacher logits must both be (batch, classes); "
+            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        )
+    student, teacher = (
+        F.log_softmax(z / temperature, dim=1) for z in (student_logits, teacher_logits)
+    )
+    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (1 - alpha) * F.cross_entropy(student_logits, labels) + alpha * temperature**2 * soft
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """`tuning_loss` under a frozen teacher, for `smallnets.training.fit`."""
+
+    teacher: nn.Module
+    alpha: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.between("alpha", self.alpha, 0, 1)
+        checks.above("temperature", self.temperature, 0)
+
+    def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            taught = self.teacher(batch.images).float()
+        told = student(batch.images).float()
+        return {
+            "loss": tuning_loss(
+                told, taught, batch.labels, alpha=self.alpha, temperature=self.temperature
+            )
+        }
+
+
+def fine_tune(
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: Dataset,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    keep: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train a stitched student end to end, in place, and return the log.
+
+    Args:
+        student: starts from the candidates' weights.
+        teacher: stays as it is.
+        dataset: its training part is used.
+        settings: of the training.
+        seed: of the order of images and their augmentation.
+        alpha, temperature: of `tuning_loss`; alpha 0 is training on labels alone.
+        keep: folder for the finished training.
+    """
+    teacher.eval().to(settings.accelerator)
+    history = fit(
+        student, dataset, settings, seed=seed, objective=FineTuning(teacher, alpha, temperature),
+        keep=keep, label="tuned",
+    )  # fmt: skip
+    teacher.to("cpu")
+    return history
+
+
+def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def recalibrated(network: nn.Module, x: Tensor, batch_size: int = 250) -> nn.Module:
+    """A copy whose BatchNorm statistics are those of `x` in this network.
+
+    Candidates bring statistics of the teacher's features; behind other stand-ins they see others.
+    No weight changes. Whoever compares networks does it for all or for none.
+
+    Raises:
+        ValueError: there are no inputs.
+    """
+    checks.whole("number of inputs", len(x), 1)
+    changed = copy.deepcopy(network).eval()
+    norms = _norms(changed)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.train()
+    with torch.no_grad():
+        for images in x.split(batch_size):
+            changed(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return changed.eval()
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Evaluation, but with BatchNorm statistics of the batch at hand; nothing is remembered.
+
+    On all images in one batch this is `recalibrated` and evaluated in a single pass (up to the
+    factor n / (n - 1) in variances).
+    """
+    norms = _norms(network)
+    before = [norm.track_running_stats for norm in norms]
+    with evaluating(network):
+        for norm in norms:
+            norm.train()
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm, tracked in zip(norms, before, strict=True):
+                norm.track_running_stats = tracked
+
+
+def judged(
+    network: nn.Module, x: Tensor, y: Tensor, *, recalibrate: bool = False
+) -> dict[str, float]:
+    """ "loss" (cross-entropy) and "accuracy" of a network on inputs as it takes them.
+
+    With `recalibrate`, all inputs are one batch and BatchNorm uses its statistics.
+    """
+    if recalibrate:
+        with batch_statistics(network), torch.no_grad():
+            logits = network(x).float()
+    else:
+        logits = predict(network, x)
+    return {"loss": negative_log_likelihood(logits, y), "accuracy": accuracy(logits, y)}

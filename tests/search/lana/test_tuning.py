@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smallnets.search.lana import FineTuning, fine_tune, judged, recalibrated, tuning_loss
+
+
+def golden_logits(arrays):
+    student, teacher = (torch.from_numpy(arrays[f"kd_{key}"]) for key in "st")
+    return student.requires_grad_(), teacher, torch.from_numpy(arrays["kd_y"])
+
+
+def test_the_soft_loss_is_the_golden_one(arrays):
+    student, teacher, labels = golden_logits(arrays)
+    for k, temperature in enumerate(arrays["kd_T"].tolist()):
+        loss = tuning_loss(student, teacher, labels, alpha=1.0, temperature=temperature)
+        assert loss.item() == pytest.approx(arrays["kd_kl_T2_batchmean"][k], abs=1e-10)
+        (gradient,) = torch.autograd.grad(loss, student)
+        np.testing.assert_allclose(gradient, arrays["kd_kl_grad"][k], atol=1e-10)
+        other_way = tuning_loss(teacher, student, labels, alpha=1.0, temperature=temperature)
+        assert other_way.item() != pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_the_hard_loss_is_the_golden_one(arrays):
+    student, teacher, labels = golden_logits(arrays)
+    loss = tuning_loss(student, teacher, labels, alpha=0.0, temperature=4.0)
+    assert loss.item() == pytest.approx(arrays["kd_ce"].item(), abs=1e-10)
+    (gradient,) = torch.autograd.grad(loss, student)
+    np.testing.assert_allclose(gradient, arrays["kd_ce_grad"], atol=1e-10)
+
+
+def test_alpha_mixes_the_two(arrays):
+    student, teacher, labels = golden_logits(arrays)
+    values = [tuning_loss(student, teacher, labels, alpha=a).item() for a in (0, 0.25, 1)]
+    assert values[1] == pytest.approx(0.75 * values[0] + 0.25 * values[2], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 1.5}, "alpha must be between 0 and 1; got 1.5"),
+        ({"temperature": 0}, "temperature must be greater than 0; got 0"),
+    ],
+)
+def test_bad_weights_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        tuning_loss(torch.rand(2, 3), torch.rand(2, 3), torch.tensor([0, 1]), **change)
+    with pytest.raises(ValueError, match=message):
+        FineTuning(nn.Identity(), **change)
+
+
+def test_logits_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match=r"must both be \(batch, classes\); got \(2, 3\) and \(2, 4\)"
+    ):
+        tuning_loss(torch.rand(2, 3), torch.rand(2, 4), torch.tensor([0, 1]))
+
+
+def test_fine_tuning_brings_a_student_closer_and_leaves_the_rest(
+    layered, pool, digits, quick, snapshot
+):
+    x, y = digits.normalise(digits.x_train), digits.y_train
+    student = pool.stitched(layered, (1, 0, 2))
+    before, candidates = snapshot(layered.network), snapshot(pool)
+    start = judged(student, x, y)["loss"]
+    longer = replace(quick, epochs=5, lr=1e-2)
+    history = fine_tune(student, layered.network, digits, longer, seed=0)
+    assert judged(student, x, y)["loss"] < start
+    assert set(history[0]) == {"loss"}
+    after = layered.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(torch.equal(pool.state_dict()[k], v) for k, v in candidates.items())
+
+
+def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, pool, digits):
+    x, y = digits.normalise(digits.x_train), digits.y_train
+    student = pool.stitched(layered, (2, 2, 1))
+    changed = recalibrated(student, x, batch_size=128)
+    assert changed is not student
+    for (name, old), new in zip(
+        student.state_dict().items(), changed.state_dict().values(), strict=True
+    ):
+        if "running" not in name and "tracked" not in name:
+            assert torch.equal(old, new)
+    seen = []
+    hook = changed.norm.register_forward_hook(lambda m, inputs, _: seen.append(inputs[0]))
+    changed(x)
+    hook.remove()
+    torch.testing.assert_close(changed.norm.running_mean, seen[0].mean(dim=(0, 2, 3)))
+    assert all(m.momentum == 0.1 for m in changed.modules() if isinstance(m, nn.BatchNorm2d))
+    assert not changed.training
+    found, expected = judged(student, x, y, recalibrate=True), judged(changed, x, y)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+    assert found["loss"] != judged(student, x, y)["loss"]
+    with pytest.raises(ValueError, match="number of inputs must be at least 1; got 0"):
+        recalibrated(student, x[:0])
