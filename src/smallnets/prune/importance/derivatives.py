@@ -99,7 +99,7 @@ def gate_curvatures(
     batches: Iterable[tuple[Tensor, Tensor]],
     loss: Loss = F.cross_entropy,
     *,
-    chunk: int = 64,
+    chunk: int = 16,
 ) -> dict[str, Tensor]:
     """Second derivatives d2E/dz_c^2 of each batch's mean loss: gate -> (T, channels).
 

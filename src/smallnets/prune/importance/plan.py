@@ -95,13 +95,13 @@ PRESETS = {
         seeds=3,
         scored=256,
         score_batch=16,
-        levels=(0.95, 0.9, 0.8, 0.7, 0.6),
+        levels=(0.9, 0.8, 0.7, 0.6),
         tuned=(0.6, 0.4),
         training=TrainSettings(
             epochs=12, batch_size=64, lr=0.1, warmup_epochs=2, augmentation=_VIEW
         ),
         # of 0.03 and 0.1, on held-out images
-        tuning=TrainSettings(epochs=4, batch_size=64, lr=0.1, augmentation=_VIEW),
+        tuning=TrainSettings(epochs=3, batch_size=64, lr=0.1, augmentation=_VIEW),
         gradual=2,
     ),
     # CIFAR-10 as the paper has it: ResNet-20, some 2 % of the gates every 10 minibatches.

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -30,7 +31,7 @@ from smallnets.prune.importance.pruning import (
 from smallnets.prune.importance.schedule import Schedule
 from smallnets.prune.importance.scores import CRITERIA, Scores, scores, shared_out
 from smallnets.prune.importance.surgery import Costs, costs, masked, remove
-from smallnets.training import fit, seeded
+from smallnets.training import fit, seeded, side_by_side
 
 ESTIMATES = tuple(name for name in CRITERIA if name not in ("oracle", "Taylor output"))
 TUNED = ("Taylor SO", "Taylor FO", "magnitude", "BN scale", "random")
@@ -360,6 +361,15 @@ def tuning_jobs(
             names.append((name, share, seed))
             jobs.append({**common, "seed": seed, "share": share, "ranking": ranking})
     return names, jobs
+
+
+def tune(jobs: Sequence[dict]) -> list[dict[str, float]]:
+    """The results of `tuned` for every job, side by side."""
+    with warnings.catch_warnings():
+        # Every pruned network has shapes of its own, and torch keeps what it compiled for them.
+        # A worker that has grown so is replaced between two jobs, and nothing is lost.
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+        return side_by_side(tuned, jobs, description="fine-tuning")
 
 
 def by_share(
