@@ -165,13 +165,13 @@ def test_two_budgets_agree_with_trying_everything(lengths, seed, first, second):
 @given(st.integers(0, 10**6), st.floats(1e-7, 1e7))
 def test_units_and_constants_do_not_matter(seed, unit):
     score, cost = drawn([4, 3, 5, 4], seed)
-    limit = max(60.0, sum(row.min() for row in cost))
-    one = solve(Programme(score, {"t": cost}, {"t": limit}))
-    scaled = solve(Programme(score, {"t": [unit * row for row in cost]}, {"t": unit * limit}))
+    budget = sum(row.min() for row in cost) + 20.0
+    one = solve(Programme(score, {"t": cost}, {"t": budget}))
+    scaled = solve(Programme(score, {"t": [unit * row for row in cost]}, {"t": unit * budget}))
     assert scaled.objective == pytest.approx(one.objective, abs=1e-9)
-    assert scaled.costs["t"] <= unit * limit * (1 + 1e-9)
+    assert scaled.costs["t"] <= unit * budget * (1 + 1e-9)
     shifted = [score[0] + 7.5, *score[1:]]
-    moved = solve(Programme(shifted, {"t": cost}, {"t": limit}))
+    moved = solve(Programme(shifted, {"t": cost}, {"t": budget}))
     assert moved.objective == pytest.approx(one.objective + 7.5, abs=1e-9)
 
 
