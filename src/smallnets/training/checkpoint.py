@@ -24,7 +24,7 @@ from torch import nn
 from smallnets.storage import atomic_path, content_key, source_digest
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import lightning_fabric
 
 History = list[dict[str, float]]
 
@@ -165,7 +165,7 @@ class Running:
     """
 
     path: Path | None
-    fabric: "Fabric"
+    fabric: "lightning_fabric.Fabric"
     model: nn.Module
     optimizer: torch.optim.Optimizer
     generators: tuple[torch.Generator, ...]

@@ -30,7 +30,7 @@ from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import lightning_fabric
 
 
 class Batch(NamedTuple):
@@ -72,7 +72,7 @@ def fit(
     objective: Objective = Classification(),
     keep: Path | None = None,
     label: str = "training",
-    fabric: "Fabric | None" = None,
+    fabric: "lightning_fabric.Fabric | None" = None,
 ) -> History:
     """Train `model` in place and return the mean of every term in every epoch.
 

@@ -10,7 +10,7 @@ from smallnets import checks
 from smallnets.data import Augmentation
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    import lightning_fabric
 
 SCHEDULES = ("cosine", "linear", "step", "constant")
 OPTIMIZERS = ("sgd", "adam", "adamw", "shampoo")
@@ -125,7 +125,7 @@ class TrainSettings:
             milestones=tuple(round(milestone * share) for milestone in self.milestones),
         )
 
-    def fabric(self) -> "Fabric":
+    def fabric(self) -> "lightning_fabric.Fabric":
         """Lightning Fabric for one process in the settings' place and arithmetic."""
         # Three seconds to import, which only those who train should wait for.
         from lightning_fabric import Fabric
