@@ -13,6 +13,8 @@ import pytest
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
+from smallnets.book.execution import ENVIRONMENT
+
 NUMBER = re.compile(
     r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|\bnan\b|\binf\b"
 )
@@ -47,7 +49,7 @@ class Tolerant(str):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ |= ENVIRONMENT
     plain_sanitize = IPyNbCell.sanitize
 
     def sanitize(self: IPyNbCell, text: object) -> object:

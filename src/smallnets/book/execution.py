@@ -11,6 +11,13 @@ import papermill
 from smallnets.book.records import hashes, write_record
 
 KEPT_METADATA = ("kernelspec", "language_info")
+# What is stored should not depend on the moment: no progress bars, and no word from joblib when it
+# replaces a worker that has grown, which loses nothing.
+ENVIRONMENT = {
+    "TQDM_DISABLE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONWARNINGS": "ignore:A worker stopped",
+}
 
 
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
@@ -29,9 +36,8 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
-    environment = {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
-    previous = {name: os.environ.get(name) for name in environment}
-    os.environ |= environment
+    previous = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ |= ENVIRONMENT
     try:
         papermill.execute_notebook(
             str(notebook),
