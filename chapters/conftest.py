@@ -1,7 +1,8 @@
 """How nbval compares a chapter's stored outputs with new ones.
 
 Words must match exactly. Numbers may differ by the tolerance in the
-cell's metadata, such as {"nbval": {"rtol": 0.01}}, or else by rounding.
+cell's metadata, such as {"nbval": {"rtol": 0.01}}, or else by rounding;
+counts such as 1,234,567 are exact unless the cell has a tolerance.
 A figure must be there. A trailing semicolon works.
 """
 
@@ -16,7 +17,8 @@ from nbval.plugin import IPyNbCell
 from smallnets.book.execution import ENVIRONMENT
 
 NUMBER = re.compile(
-    r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|\bnan\b|\binf\b"
+    r"\b\d{1,3}(?:,\d{3})+\b"
+    r"|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|\bnan\b|\binf\b"
 )
 
 
@@ -35,14 +37,17 @@ class Tolerant(str):
         ):
             return False
         return all(
-            a == b
-            or math.isclose(
-                float(a), float(b), rel_tol=self.rtol, abs_tol=self.atol
-            )
+            a == b or self.close(a, b)
             for a, b in zip(
                 NUMBER.findall(self), NUMBER.findall(other), strict=True
             )
         )
+
+    def close(self, a: str, b: str) -> bool:
+        stated = self.rtol != Tolerant.rtol
+        rtol = self.rtol if stated or "," not in a + b else 0.0
+        numbers = (float(one.replace(",", "")) for one in (a, b))
+        return math.isclose(*numbers, rel_tol=rtol, abs_tol=self.atol)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

@@ -41,3 +41,11 @@ def test_a_cell_may_state_its_tolerance(tolerant):
 
 def test_layout_does_not_count(tolerant):
     assert tolerant("a   1\n b 2") == "a 1 b 2"
+
+
+def test_counts_are_exact_unless_a_tolerance_is_stated(tolerant):
+    assert tolerant("31,253,872 MACs") == "31,253,872 MACs"
+    assert tolerant("31,253,872 MACs") != "31,253,873 MACs"
+    assert tolerant("31,253,872 MACs", rtol=0.01) == "31,253,397 MACs"
+    assert tolerant("31,253,872 MACs", rtol=0.01) != "32,253,872 MACs"
+    assert tolerant("31,253,872 MACs", rtol=0.01) != "253,872 MACs"
