@@ -129,7 +129,9 @@ def test_regimes_and_variants_change_one_thing(small_study):
     assert set(starts(small_study)) == {
         "random, 1", "pretrained, 1", "fine-tuned on labels, 1",
     }  # fmt: skip
-    assert list(search(small_study)) == ["T 1", "T 5", "lr 0.01", "wd 0.001"]
+    assert list(search(small_study)) == [
+        "T 1", "T 5", "lr 0.01", "wd 0.001", "passes 1", "passes 2",
+    ]  # fmt: skip
     finer = resolutions(small_study, 16)
     assert finer["teacher sees more"].matching.teacher_resolution == 16
     assert list(resolutions(small_study, 8)) == ["both at one resolution"]
@@ -145,7 +147,8 @@ def test_every_lesson_can_be_taught_and_gives_the_same_numbers_twice(digits, sma
     for name, values in results[0].items():
         assert all(np.isfinite(value) for value in values.values()), name
         assert set(values) == {
-            "accuracy", "agreement", "agreement@5", "kl", "kl train", "l2", "entropy", "cka",
+            "accuracy", "agreement", "agreement@5", "kl", "kl train", "l2", "l2 train", "entropy",
+            "entropy train", "cka",
         }  # fmt: skip
     assert results[0]["teacher"]["agreement"] == 1
     plain = lessons["function matching"]

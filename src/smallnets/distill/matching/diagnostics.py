@@ -77,8 +77,8 @@ def judge(
 
     Returns:
         "accuracy", "agreement" and "agreement@5" with the teacher (shares of 1), "kl" from the
-        teacher and "l2" to it on the test images, "kl train" on those of the training, "entropy"
-        (nats), and "cka" of the features.
+        teacher, "l2" to it and "entropy" (nats) on the test images, "kl train", "l2 train" and
+        "entropy train" on those of the training, and "cka" of the features.
     """
     five = min(5, student.logits.shape[1])
     return {
@@ -88,7 +88,9 @@ def judge(
         "kl": measure.predictive_kl(teacher.logits, student.logits),
         "kl train": measure.predictive_kl(seen[1], seen[0]),
         "l2": logit_distance(student.logits, teacher.logits, "l2").mean().item(),
+        "l2 train": logit_distance(*seen, "l2").mean().item(),
         "entropy": entropy(student.logits).mean().item(),
+        "entropy train": entropy(seen[0]).mean().item(),
         "cka": linear_cka(student.features, teacher.features),
     }
 

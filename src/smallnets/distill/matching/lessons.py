@@ -139,11 +139,15 @@ def resolutions(settings: StudySettings, largest: int) -> dict[str, Lesson]:
 
 
 def search(settings: StudySettings) -> dict[str, Lesson]:
-    """The search for temperature, rate and weight decay, named "T 5", "lr 0.01", "wd 0.001"."""
+    """The search for temperature, rate, weight decay and length, named "T 5", "lr 0.01",
+    "wd 0.001", "passes 20".
+    """
     plain = Lesson(settings.matching, settings.side_length)
     lessons = {
         f"T {value:g}": replace(plain, matching=replace(settings.matching, temperature=value))
         for value in settings.temperatures
     }
     lessons |= {f"lr {value:g}": replace(plain, lr=value) for value in settings.rates}
-    return lessons | {f"wd {v:g}": replace(plain, weight_decay=v) for v in settings.decays}
+    lessons |= {f"wd {v:g}": replace(plain, weight_decay=v) for v in settings.decays}
+    lengths = (max(1, settings.side_length // 2), 2 * settings.side_length)
+    return lessons | {f"passes {n}": replace(plain, passes=n) for n in lengths}

@@ -224,7 +224,9 @@ def other_images(kind: str, dataset: Dataset, count: int, seed: int) -> Tensor:
 
 
 def chosen(results: Sequence[Measures], kind: str) -> float:
-    """The temperature ("T"), rate ("lr") or weight decay ("wd") of the most accurate students."""
+    """The temperature ("T"), rate ("lr"), weight decay ("wd") or length ("passes") of the most
+    accurate students.
+    """
     names = [name for name in results[0] if name.startswith(f"{kind} ")]
     checks.one_of("kind", kind, {name.split()[0] for name in results[0] if " " in name})
     means = {name: sum(seed[name]["accuracy"] for seed in results) for name in names}
