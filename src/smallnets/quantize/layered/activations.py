@@ -1,0 +1,123 @@
+"""Activations of the same width as the weights: one learned step for each width and layer.
+
+LSQ (Esser et al., 2020) with a step a width; nothing of activations is layered or stored.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smallnets import checks
+from smallnets.quantize.layered.codes import check_widths
+from smallnets.quantize.layered.fake import SMALLEST
+from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
+from smallnets.quantize.rounding import integer_range, scale_gradient
+
+COUNTS = ("sample", "batch")
+
+
+class _Quantised(torch.autograd.Function):
+    """LSQ with a single step, in as few passes over the activations as it takes.
+
+    With x_hat = s clip(round(x / s)): dL/dx = u inside, and dL/ds times s is the sum of
+    u (x_hat - x) inside the range and of u x_hat outside.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+        value = (x / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, value, step)
+        ctx.limits = low, high
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, value, step = ctx.saved_tensors
+        least, most = (float(step * limit) for limit in ctx.limits)
+        slack = 1e-6 * float(step)  # the limits themselves belong to the range
+        passed = torch.ops.aten.hardtanh_backward(upstream, x, least - slack, most + slack)
+        by_step = None
+        if ctx.needs_input_grad[1]:
+            by_step = (_inner(passed, value - x) + _inner(upstream - passed, value)) / step
+        return passed, by_step, None, None
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products, without a copy where both lie in memory channels last."""
+    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
+
+
+class LsqActivation(nn.Module):
+    """Quantises a layer's input at the width that is asked for.
+
+    Args:
+        widths: trained ones.
+        count: what LSQ's gradient factor counts: the features of one "sample" (the paper), or of
+            the whole "batch" (the public code).
+        signed: whether codes run below zero; None lets `start` look at the data.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], count: str = "sample", signed: bool | None = None
+    ) -> None:
+        super().__init__()
+        self.widths = check_widths(widths)
+        self.count, self.signed = checks.one_of("count", count, COUNTS), signed
+        self.started = False
+        steps = {str(bits): nn.Parameter(torch.ones(())) for bits in self.widths}
+        self.steps = nn.ParameterDict(steps)
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> None:
+        """Take the steps 2 mean|x| / sqrt(Q_b) from a first batch, and whether x has a sign.
+
+        Raises:
+            ValueError: negative values where codes have no sign, or a batch of zeros.
+        """
+        negative = bool((x < 0).any())
+        if self.signed is False and negative:
+            raise ValueError(
+                f"unsigned activations must not be negative; got {float(x.min()):.3g}"
+            )
+        self.signed = negative if self.signed is None else self.signed
+        for bits in self.widths:
+            self.steps[str(bits)].copy_(lsq_start(x, max(self.limits(bits)[1], 1)))
+        self.started = True
+
+    def limits(self, bits: int) -> tuple[int, int]:
+        """Smallest and largest code."""
+        return integer_range(bits, signed=bool(self.signed))
+
+    def step_of(self, bits: int) -> Tensor:
+        """The step of any width from the lowest to the highest; see `CascadeQuantizer.step_of`."""
+        above = min(width for width in self.widths if width >= bits)
+        return self.steps[str(above)] * 2.0 ** (above - bits)
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        """x at a width, in float32 and its own shape (batch, ...).
+
+        Raises:
+            ValueError: `start` has not been called.
+        """
+        if not self.started:
+            raise ValueError("activation steps have no start; call network.start(images) first")
+        low, high = self.limits(bits)
+        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        step = self.step_of(bits)
+        count = x.numel() if self.count == "batch" else x[0].numel()
+        step = step + (step.clamp_min(SMALLEST) - step).detach()
+        factor = lsq_gradient_factor(count, max(high, 1))
+        return _Quantised.apply(x, scale_gradient(step, factor), low, high)
+
+    def get_extra_state(self) -> Tensor:
+        """Whether the steps have started, and whether codes have a sign (-1: not known)."""
+        return torch.tensor([int(self.started), -1 if self.signed is None else int(self.signed)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave."""
+        started, signed = state.tolist()
+        self.started, self.signed = bool(started), None if signed < 0 else bool(signed)

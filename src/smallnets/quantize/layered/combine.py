@@ -1,0 +1,121 @@
+"""How the gradients of several widths become one step of the weights that they share.
+
+Every rule maps the Gram matrix of the widths' gradients, M = G G^T, to weights alpha; the step goes
+along sum_b alpha_b g_b. "Multi-objective optimisation" is all that the abstract of Wu et al. says;
+the min-norm solver (Desideri 2012; Sener & Koltun 2018) is our reading of it.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from smallnets import checks
+
+COMBINATIONS = ("mean", "min-norm", "min-norm, normalised", "pcgrad", "random width")
+
+
+def mean(gram: Tensor) -> Tensor:
+    """Equal weights 1/T."""
+    return torch.full_like(gram[0], 1 / len(gram))
+
+
+def check_simplex(weights: Sequence[float], count: int) -> tuple[float, ...]:
+    """Fixed weights as they are, if they are `count` non-negative numbers that sum to one.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if len(weights) != count or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+        raise ValueError(
+            f"fixed weights must be {count} numbers of at least 0 that sum to 1; "
+            f"got {tuple(weights)}"
+        )
+    return tuple(weights)
+
+
+def min_norm(gram: Tensor, normalise: bool = False) -> Tensor:
+    """alpha = argmin || sum_b alpha_b g_b ||^2 over the simplex, by enumeration of active sets.
+
+    Args:
+        gram: (T, T), G G^T; T at most 8.
+        normalise: divide every gradient by its length first, and the weights found by the lengths
+            again, so that they weigh the raw gradients.
+
+    Returns:
+        (T,) float64, non-negative, with sum 1.
+    """
+    count = checks.between("number of gradients", len(gram), 1, 8)
+    gram = gram.double()
+    lengths = gram.diagonal().clamp_min(0).sqrt()
+    if normalise:
+        safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+        alpha = min_norm(gram / torch.outer(safe, safe)) / safe
+        return alpha / alpha.sum()
+    best, least = None, torch.inf
+    for size in range(1, int(count) + 1):
+        for chosen in combinations(range(int(count)), size):
+            alpha = _on_face(gram, list(chosen))
+            norm = float(alpha @ gram @ alpha)
+            if float(alpha.min()) >= -1e-12 and norm < least - 1e-15 * max(1.0, abs(least)):
+                best, least = alpha, norm
+    assert best is not None  # a single gradient is always on the simplex
+    return best.clamp_min(0) / best.clamp_min(0).sum()
+
+
+def _on_face(gram: Tensor, chosen: list[int]) -> Tensor:
+    """The stationary point on the affine hull of some gradients: M alpha = mu 1, sum alpha = 1."""
+    size = len(chosen)
+    system = torch.zeros(size + 1, size + 1, dtype=gram.dtype)
+    system[:size, :size] = gram[chosen][:, chosen].cpu()
+    system[size, :size] = system[:size, size] = 1
+    wanted = torch.zeros(size + 1, dtype=gram.dtype)
+    wanted[size] = 1
+    solution = torch.linalg.lstsq(system, wanted[:, None], driver="gelsd").solution[:size, 0]
+    alpha = torch.zeros(len(gram), dtype=gram.dtype)
+    alpha[chosen] = solution
+    return alpha.to(gram.device)
+
+
+def pcgrad(gram: Tensor) -> Tensor:
+    """Weights that amount to the projections of PCGrad (Yu et al., 2020), mean over the widths.
+
+    Of each gradient the part that opposes another one is taken out, others in order of width.
+    """
+    gram = gram.double()
+    rows = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for i in range(len(gram)):
+        for j in range(len(gram)):
+            against = float(rows[i] @ gram[:, j])
+            if i != j and against < 0 and float(gram[j, j]) > 0:
+                rows[i, j] -= against / float(gram[j, j])
+    return rows.mean(0)
+
+
+def rule(name: str | Sequence[float], count: int) -> Callable[[Tensor], Tensor]:
+    """The combination of a name, or of fixed weights.
+
+    Raises:
+        ValueError: an unknown name, or weights off the simplex.
+    """
+    if not isinstance(name, str):
+        fixed = check_simplex(name, count)
+        return lambda gram: gram.new_tensor(fixed)
+    checks.one_of("combine", name, COMBINATIONS)
+    return {
+        "mean": mean,
+        "random width": mean,
+        "min-norm": min_norm,
+        "min-norm, normalised": lambda gram: min_norm(gram, normalise=True),
+        "pcgrad": pcgrad,
+    }[name]
+
+
+def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
+    """(T, T) float64 inner products of T gradients, each a list of tensors of the same shapes."""
+    total = 0.0
+    for parts in zip(*gradients, strict=True):
+        rows = torch.stack([part.reshape(-1) for part in parts]).double()
+        total = total + rows @ rows.T
+    return torch.as_tensor(total)

@@ -1,0 +1,320 @@
+"""The layered quantiser: one float weight, and from it the weight of every width.
+
+    q_H = clip(round(w / s_H), -2^(H-1), 2^(H-1) - 1)
+    q_b = floor(q_H / 2^d),  d = H - b
+    w_b = s_b (q_b + z_b)
+
+with straight-through gradients, in which every floor has the derivative 1 and the cascade therefore
+2^-d. For u = dL/dw_b and `inside`, the weights with w / s_H within the range of H bits:
+
+    dL/dw   =  u inside s_b / (s_H 2^d)
+    dL/ds_b =  sum u (q_b + z_b)
+    dL/ds_H = -sum u inside s_b w / (s_H^2 2^d)
+
+These are our reading of Wu et al.; at b = H they are those of LSQ (Esser et al., 2020).
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smallnets import checks
+from smallnets.quantize.layered.codes import RULES, check_widths, levels, offset, rounded
+from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
+from smallnets.quantize.rounding import integer_range, scale_gradient
+from smallnets.quantize.uniform import nearest_codes
+
+STEPS = ("free", "tied")
+GRADIENTS = ("own", "scaled", "raw")
+STARTS = ("search", "lsq")
+SMALLEST = 1e-8  # of a step
+
+
+class _Valued(torch.autograd.Function):
+    """w_b = s_b (q_b + z_b) with the gradients above, written out: nothing is kept for the way back
+    but the tensors that exist anyway.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        step_high: Tensor,
+        step: Tensor,
+        places: Tensor,
+        shift: int,
+        limits: tuple[float, float],
+    ) -> Tensor:
+        ctx.save_for_backward(weight, step_high, step, places)
+        ctx.shift, ctx.limits = shift, limits
+        return step * places
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, step_high, step, places = ctx.saved_tensors
+        low, high = ctx.limits
+        ratio = weight / step_high
+        inside = (ratio >= low) & (ratio <= high)
+        passed = upstream * inside * (step / (step_high * 2.0**ctx.shift))
+        by_high, by_step = None, None
+        if ctx.needs_input_grad[1]:
+            by_high = -_summed(passed * ratio, step_high)
+        if ctx.needs_input_grad[2]:
+            by_step = _summed(upstream * places, step)
+        return passed, by_high, by_step, None, None, None
+
+
+def _summed(values: Tensor, like: Tensor) -> Tensor:
+    """Sum over all elements that share one element of `like`."""
+    return values.sum_to_size(like.shape)
+
+
+def layered_value(
+    weight: Tensor,
+    step_high: Tensor,
+    step: Tensor,
+    high: int,
+    bits: int,
+    rule: str = "mid",
+    codes: Tensor | None = None,
+) -> Tensor:
+    """The weight of a width, w_b; differentiable in the weight and both steps.
+
+    Args:
+        weight: float, any shape.
+        step_high, step: of the highest width and of this one, broadcastable to the weight. Pass
+            the same tensor twice at `bits` = `high`, and `step_high * 2**d` as `step` for tied
+            steps; autograd adds up what belongs to one tensor.
+        high, bits: highest width, and this one.
+        rule: "mid" (default) or "plain" for layered codes; "round" divides and rounds the code,
+            "direct" quantises the weight by its own step without regard to others.
+        codes: those of `high` bits in float, where they are known already.
+    """
+    shift = high - bits
+    if rule == "direct":
+        places = nearest_codes(weight, step, *integer_range(bits))
+        return _Valued.apply(weight, step, step, places, 0, integer_range(bits))
+    if codes is None:
+        codes = nearest_codes(weight, step_high, *integer_range(high))
+    limits = integer_range(high)
+    if rule == "round":
+        places = rounded(codes, shift, bits)
+        limits = (limits[0], integer_range(bits)[1] * 2**shift)
+    else:
+        places = levels(codes, shift, rule)
+    return _Valued.apply(weight, step_high, step, places, shift, limits)
+
+
+def search_start(weight: Tensor, high: int, low: int, per_channel: bool = False) -> Tensor:
+    """A step of `high` bits that also serves when codes are cut.
+
+    Of 40 steps r max|w| / 2^(H-1), r from 0.2 to 1.2, the one with the smallest sum of squared
+    errors of the "mid" values at `low` and at 4 bits. LSQ's own start is several times too wide
+    when cut down from 8 bits.
+
+    Returns:
+        () or (c_out, 1, ...), by tensor or by output channel.
+
+    Raises:
+        ValueError: a tensor, or a channel, of zeros.
+    """
+    rows = weight.detach().reshape(len(weight) if per_channel else 1, -1)
+    largest = rows.abs().amax(1, keepdim=True)
+    _refuse_zeros(largest)
+    ratios = torch.linspace(0.2, 1.2, 40, dtype=rows.dtype, device=rows.device)
+    steps = ratios[:, None, None] * largest / 2 ** (high - 1)
+    codes = nearest_codes(rows, steps, *integer_range(high))
+    error = torch.zeros_like(steps)
+    for bits in sorted({low, min(4, high)}):
+        shift = high - bits
+        cut = steps * 2.0**shift * levels(codes, shift)
+        error += (cut - rows).square().sum(2, keepdim=True)
+    best = steps.gather(0, error.argmin(0, keepdim=True))[0, :, 0]
+    return best.reshape(-1, *(1,) * (weight.ndim - 1)) if per_channel else best.reshape(())
+
+
+def _refuse_zeros(largest: Tensor) -> None:
+    if not (largest > 0).all():
+        raise ValueError("a weight to be quantised must not be zero throughout; got one that is")
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """How weights are quantised.
+
+    Attributes:
+        rule: "mid", "plain", "round" or "direct", see `layered_value`.
+        steps: "free", one learned step a width, or "tied", s_b = s_H 2^d.
+        gradient: what s_H learns from the widths below H: "own", nothing; "scaled", with the factor
+            4^-d / sqrt(n Q_b); "raw", with LSQ's factor of the highest width, which is too much.
+        start: of s_H: "search" (see `search_start`) or "lsq".
+        per_channel: one step for each output channel, or one for the tensor.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+
+    rule: str = "mid"
+    steps: str = "free"
+    gradient: str = "own"
+    start: str = "search"
+    per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        checks.one_of("rule", self.rule, RULES)
+        checks.one_of("steps", self.steps, STEPS)
+        checks.one_of("gradient", self.gradient, GRADIENTS)
+        checks.one_of("start", self.start, STARTS)
+        if self.rule == "direct" and self.steps == "tied":
+            raise ValueError("the rule direct has free steps; got steps='tied'")
+
+    def weights(self, weight: Tensor, widths: Sequence[int]) -> "CascadeQuantizer":
+        """The quantiser of one weight."""
+        return CascadeQuantizer(weight, widths, self)
+
+    def inputs(self, widths: Sequence[int], count: str) -> nn.Module:
+        """The quantiser of a layer's input."""
+        from smallnets.quantize.layered.activations import LsqActivation
+
+        return LsqActivation(widths, count)
+
+
+class CascadeQuantizer(nn.Module):
+    """Steps of one weight tensor, and its value at every width.
+
+    Args:
+        weight: the tensor at the start of training; it is not kept.
+        widths: trained ones. The highest decides the codes.
+        how: rule, steps and gradients.
+
+    Raises:
+        ValueError: a weight of zeros, or one bit with LSQ's start (which divides by Q_1 = 0).
+    """
+
+    def __init__(
+        self, weight: Tensor, widths: Sequence[int], how: WeightRule = WeightRule()
+    ) -> None:
+        super().__init__()
+        self.widths, self.how = check_widths(widths), how
+        self.high, self.low = self.widths[0], self.widths[-1]
+        self.count = weight.numel()
+        if how.start == "lsq":
+            if self.high == 1:
+                raise ValueError("LSQ's start needs 2 bits or more; got 1: use start='search'")
+            _refuse_zeros(weight.detach().abs().amax().reshape(1))
+            start = lsq_start(weight, integer_range(self.high)[1], how.per_channel)
+            _refuse_zeros(start)
+        else:
+            start = search_start(weight, self.high, self.low, how.per_channel)
+        start = start.detach().to(weight.dtype)
+        self.step = nn.Parameter(start.clone())
+        if how.steps == "free":
+            own = {str(bits): start * 2 ** (self.high - bits) for bits in self.widths[1:]}
+            self.steps = nn.ParameterDict({name: nn.Parameter(s) for name, s in own.items()})
+        self._codes: Tensor | None = None
+        self._sharing = False
+        self.received = self.high
+        self.register_buffer("stored", None, persistent=False)
+
+    def step_of(self, bits: int) -> Tensor:
+        """s_b of any width from the lowest to the highest, never below 1e-8.
+
+        An untrained width takes that of the next higher trained one, doubled for every bit between
+        them, as it takes its BatchNorm.
+        """
+        if bits == self.high:
+            return _positive(self.step)
+        if self.how.steps == "tied":
+            return _positive(self.step) * 2.0 ** (self.high - bits)
+        if bits in self.widths:
+            return _positive(self.steps[str(bits)])
+        above = min(width for width in self.widths if width > bits)
+        return self.step_of(above) * 2.0 ** (above - bits)
+
+    def forward(self, weight: Tensor, bits: int) -> Tensor:
+        """The weight of a width: float, of the weight's shape.
+
+        Raises:
+            ValueError: a width outside the lowest to the highest.
+        """
+        if not self.low <= bits <= self.high:
+            raise ValueError(
+                f"width must be between {self.low} and {self.high} bits "
+                f"(trained: {', '.join(map(str, self.widths))}); got {bits}"
+            )
+        if self.stored is not None:
+            return self.from_stored(bits)
+        top, step = self.step_of(self.high), self.step_of(bits)
+        if torch.is_grad_enabled():
+            top, step = self._learning(top, step, bits)
+        rule = self.how.rule
+        codes = None if rule == "direct" else self._shared_codes(weight)
+        return layered_value(weight, top, step, self.high, bits, rule, codes)
+
+    def _learning(self, top: Tensor, step: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+        """The same steps with their gradients scaled, or stopped."""
+        shift, limit = self.high - bits, max(integer_range(bits)[1], 1)
+        factor = lsq_gradient_factor(self.count, limit)
+        if shift == 0 or self.how.rule == "direct":
+            step = scale_gradient(step, factor)
+            return step, step
+        gradient, tied = self.how.gradient, self.how.steps == "tied"
+        if gradient == "own":
+            top = top.detach()
+        elif gradient == "scaled":
+            top = scale_gradient(top, factor * 4.0**-shift)
+        else:
+            top = scale_gradient(top, lsq_gradient_factor(self.count, integer_range(self.high)[1]))
+        return top, top * 2.0**shift if tied else scale_gradient(step, factor)
+
+    def store(self, codes: Tensor, received: int) -> None:
+        """From now on go by codes of `received` bits instead of the weight; nothing is trained."""
+        self.stored, self.received = codes, received
+
+    def from_stored(self, bits: int) -> Tensor:
+        """The weight of a width, from codes that were stored."""
+        if bits > self.received:
+            raise ValueError(f"width must be at most the {self.received} bits that have arrived")
+        step = self.step_of(bits)
+        codes = (self.stored >> (self.received - bits)).to(step.dtype)
+        return step * (codes + self.offset(bits))
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """Codes of the highest width, int16, in the weight's shape."""
+        step = self.step_of(self.high)
+        return nearest_codes(weight.detach(), step.detach(), *integer_range(self.high)).to(
+            torch.int16
+        )
+
+    def offset(self, bits: int) -> float:
+        """z_b of the rule."""
+        return offset(self.high, bits, self.how.rule)
+
+    def _shared_codes(self, weight: Tensor) -> Tensor:
+        if self._codes is not None:
+            return self._codes
+        step = self.step_of(self.high).detach()
+        codes = nearest_codes(weight.detach(), step, *integer_range(self.high))
+        if self._sharing:
+            self._codes = codes
+        return codes
+
+    @contextmanager
+    def same_codes(self) -> Any:
+        """Inside the block the weight does not change: its codes are computed once for all widths.
+        """
+        self._sharing, self._codes = True, None
+        try:
+            yield
+        finally:
+            self._sharing, self._codes = False, None
+
+
+def _positive(step: Tensor) -> Tensor:
+    """The step, or 1e-8 if it is smaller; the gradient passes either way."""
+    return step + (step.clamp_min(SMALLEST) - step).detach()
+

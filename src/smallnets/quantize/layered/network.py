@@ -1,0 +1,236 @@
+"""Any network in layers: its convolutions and linear layers quantised, its BatchNorm switchable.
+
+Widths share the float weights. Steps and BatchNorm, affine part and running statistics, are each
+width's own (as in Any-Precision networks and AdaBits; Wu et al. leave it open).
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.measure.evaluation import evaluating
+from smallnets.quantize.layered.activations import COUNTS, LsqActivation
+from smallnets.quantize.layered.codes import check_widths
+from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
+
+NORMS = ("own", "shared")
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class QuantizedLayer(nn.Module):
+    """A convolution or linear layer whose weight and input have the width of the moment.
+
+    Attributes:
+        bits: the width; None computes in float.
+    """
+
+    def __init__(self, layer: nn.Module, weights: nn.Module, inputs: nn.Module | None) -> None:
+        super().__init__()
+        self.layer, self.weights, self.inputs = layer, weights, inputs
+        self.bits: int | None = None
+        self.starting = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer that it wraps."""
+        if self.starting and self.inputs is not None:
+            self.inputs.start(x)
+        if self.bits is None:
+            return self.layer(x)
+        if self.inputs is not None:
+            x = self.inputs(x, self.bits)
+        weight, bias = self.weights(self.layer.weight, self.bits), self.layer.bias
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(x, weight, bias)
+        return self.layer._conv_forward(x, weight, bias)  # type: ignore[union-attr, operator]
+
+
+class SwitchBatchNorm(nn.Module):
+    """One BatchNorm a trained width, all starting as copies of one.
+
+    An untrained width takes that of the next higher trained one.
+    """
+
+    def __init__(self, norm: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = check_widths(widths, most=32)
+        self.norms = nn.ModuleDict({str(bits): copy.deepcopy(norm) for bits in self.widths})
+        self.bits: int | None = None
+
+    @property
+    def current(self) -> nn.Module:
+        """The BatchNorm of the width of the moment."""
+        wanted = self.widths[0] if self.bits is None else self.bits
+        return self.norms[str(min(bits for bits in self.widths if bits >= wanted))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As BatchNorm."""
+        return self.current(x)
+
+
+class LayeredNetwork(nn.Module):
+    """A network of many widths, and the width that it has at the moment.
+
+    Attributes:
+        widths: trained ones, from high to low.
+        highest, lowest: what `set_width` allows; of a network read from the beginning of a file the
+            highest is what has arrived.
+    """
+
+    def __init__(self, network: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.widths = network, tuple(widths)
+        self.highest, self.lowest = self.widths[0], self.widths[-1]
+        self.any_width = all(isinstance(q.weights, CascadeQuantizer) for _, q in self.layers())
+        self.bits: int | None = None
+        self.set_width(self.highest)
+
+    def layers(self) -> Iterator[tuple[str, QuantizedLayer]]:
+        """Names, as in the wrapped network, and quantised layers."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, QuantizedLayer):
+                yield name, module
+
+    def switches(self) -> Iterator[nn.Module]:
+        """All parts that have a width."""
+        for module in self.network.modules():
+            if isinstance(module, QuantizedLayer | SwitchBatchNorm):
+                yield module
+
+    def set_width(self, bits: int | None) -> "LayeredNetwork":
+        """Switch all layers, activation steps and BatchNorms; None computes in float.
+
+        Raises:
+            ValueError: a width that the network does not have.
+        """
+        inside = bits is None or bits in self.widths
+        if self.any_width and isinstance(bits, int) and not inside:
+            inside = self.lowest <= bits <= self.highest
+        if not inside or (bits is not None and bits > self.highest):
+            also = f", and {self.lowest} to {self.highest} untrained" if self.any_width else ""
+            raise ValueError(
+                f"width must be one of {', '.join(map(str, self.widths))} (trained){also}; "
+                f"got {bits!r}"
+            )
+        self.bits = bits
+        for module in self.switches():
+            module.bits = bits  # type: ignore[assignment]
+        return self
+
+    def forward(self, x: Tensor, bits: int | None = None) -> Tensor:
+        """What the network says at its width, or at `bits` (which then stays)."""
+        if bits is not None and bits != self.bits:
+            self.set_width(bits)
+        return self.network(x)
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> "LayeredNetwork":
+        """Start all activation steps from one batch of images, computed in float."""
+        before = self.bits
+        self.set_width(None)
+        layers = [layer for _, layer in self.layers()]
+        for layer in layers:
+            layer.starting = True
+        try:
+            with evaluating(self):
+                self.network(x)
+        finally:
+            for layer in layers:
+                layer.starting = False
+            self.set_width(before)
+        return self
+
+    def own_parameters(self) -> set[str]:
+        """Names of parameters that belong to widths: steps and switchable BatchNorms."""
+        parts = (SwitchBatchNorm, CascadeQuantizer, LsqActivation)
+        own = {
+            f"{name}.{inner}"
+            for name, module in self.named_modules()
+            if isinstance(module, parts)
+            for inner, _ in module.named_parameters()
+        }
+        return own
+
+    @contextmanager
+    def same_weights(self) -> Iterator[None]:
+        """Inside the block no weight changes: codes are computed once for all widths."""
+        with ExitStack() as stack:
+            for _, layer in self.layers():
+                if isinstance(layer.weights, CascadeQuantizer):
+                    stack.enter_context(layer.weights.same_codes())
+            yield
+
+
+def to_layered(
+    model: nn.Module,
+    widths: Sequence[int],
+    *,
+    weights: WeightRule | object = WeightRule(),
+    keep_float: Sequence[str] | None = None,
+    norms: str = "own",
+    activations: bool = True,
+    count: str = "sample",
+) -> LayeredNetwork:
+    """A copy of a network with quantised layers and switchable BatchNorm.
+
+    Args:
+        model: any network of Conv1d/2d/3d and Linear layers; left as it is.
+        widths: to be trained, such as (8, 6, 4, 2).
+        weights: how; a `WeightRule`, or one of `smallnets.quantize.layered.baselines`.
+        keep_float: names of layers that stay in float; by default the first and the last.
+        norms: one BatchNorm a width ("own"), or one for all ("shared").
+        activations: whether the layers' inputs are quantised, too.
+        count: see `LsqActivation`.
+
+    Raises:
+        ValueError: an unknown name, no layer that could be quantised, or a weight of zeros; one
+            line names what was given.
+
+    Warns if there is no BatchNorm to switch.
+    """
+    most = getattr(weights, "most", 16)
+    chosen = check_widths(widths, most)
+    checks.one_of("norms", norms, NORMS)
+    checks.one_of("count", count, COUNTS)
+    network = copy.deepcopy(model)
+    names = [name for name, module in network.named_modules() if isinstance(module, LAYERS)]
+    if keep_float is None:
+        keep_float = (names[0], names[-1]) if len(names) > 2 else ()
+    for name in keep_float:
+        if name not in names:
+            raise ValueError(
+                f"keep_float must name layers among {', '.join(names)}; got {name!r}"
+            )
+    quantised = [name for name in names if name not in keep_float]
+    if not quantised:
+        raise ValueError("the network has no convolution or linear layer left to quantise")
+    for name in quantised:
+        layer = network.get_submodule(name)
+        try:
+            quantizer = weights.weights(layer.weight, chosen)  # type: ignore[union-attr]
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+        inputs = weights.inputs(chosen, count) if activations else None  # type: ignore[union-attr]
+        _replace(network, name, QuantizedLayer(layer, quantizer, inputs))
+    batch_norms = [n for n, m in network.named_modules() if isinstance(m, BATCH_NORMS)]
+    if not batch_norms:
+        warnings.warn("the network has no BatchNorm to switch with the width", stacklevel=2)
+    if norms == "own":
+        for name in batch_norms:
+            _replace(network, name, SwitchBatchNorm(network.get_submodule(name), chosen))
+    layered = LayeredNetwork(network, chosen)
+    layered.train(model.training)
+    return layered
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    if not name:
+        raise ValueError("the network must hold its layers; got a single layer")
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, module)

@@ -1,0 +1,291 @@
+"""The layered quantiser: golden values and gradients, laws, starts, options."""
+
+import numpy as np
+import pytest
+import torch
+
+from smallnets.quantize.layered import (
+    CascadeQuantizer,
+    LsqActivation,
+    WeightRule,
+    layered_value,
+    search_start,
+)
+from smallnets.quantize.lsq import lsq, lsq_gradient_factor, lsq_start
+from smallnets.quantize.rounding import floor_through, integer_range, round_through
+
+
+def case(values, prefix):
+    w = torch.from_numpy(values[f"{prefix}_w"]).requires_grad_()
+    top = torch.tensor(float(values[f"{prefix}_sH"]), dtype=torch.float64, requires_grad=True)
+    return w, top, int(values[f"{prefix}_H"]), values[f"{prefix}_bits"].tolist()
+
+
+@pytest.mark.parametrize("prefix", ["vl", "vl4"])
+@pytest.mark.parametrize("rule", ["plain", "mid"])
+def test_golden_tied(values, prefix, rule):
+    w, top, high, widths = case(values, prefix)
+    name = f"{prefix}_{rule}_tied"
+    for i, bits in enumerate(widths):
+        step = top * 2.0 ** (high - bits)
+        value = layered_value(w, top, step, high, bits, rule)
+        np.testing.assert_allclose(value.detach().numpy(), values[name][i], rtol=0, atol=1e-10)
+        u = torch.from_numpy(values[f"{prefix}_u"][i])
+        by_w, by_top = torch.autograd.grad((u * value).sum(), (w, top))
+        np.testing.assert_allclose(by_w.numpy(), values[f"{name}_gw"][i], rtol=0, atol=1e-9)
+        assert float(by_top) == pytest.approx(values[f"{name}_gsH"][i], rel=1e-9, abs=1e-9)
+        error = (value - w).square().mean().item()
+        assert error == pytest.approx(values[f"{name}_mse"][i], rel=1e-9)
+
+
+@pytest.mark.parametrize("prefix", ["vl", "vl4"])
+@pytest.mark.parametrize("rule", ["plain", "mid"])
+def test_golden_free(values, prefix, rule):
+    w, top, high, widths = case(values, prefix)
+    name = f"{prefix}_{rule}_free"
+    for i, bits in enumerate(widths):
+        own = torch.tensor(float(values[f"{prefix}_sb"][i]), dtype=torch.float64)
+        step = top if bits == high else own.requires_grad_()
+        value = layered_value(w, top, step, high, bits, rule)
+        u = torch.from_numpy(values[f"{prefix}_u"][i])
+        given = (w, top) if bits == high else (w, top, step)
+        by_w, by_top, *rest = torch.autograd.grad((u * value).sum(), given)
+        np.testing.assert_allclose(by_w.numpy(), values[f"{name}_gw"][i], rtol=0, atol=1e-9)
+        assert float(by_top) == pytest.approx(values[f"{name}_gsH"][i], rel=1e-9, abs=1e-9)
+        if rest:
+            assert float(rest[0]) == pytest.approx(values[f"{name}_gsb"][i], rel=1e-9, abs=1e-9)
+        else:
+            assert np.isnan(values[f"{name}_gsb"][i])
+
+
+@pytest.mark.parametrize("prefix", ["vl", "vl4"])
+def test_golden_round_and_starts(values, prefix):
+    w, top, high, widths = case(values, prefix)
+    for i, bits in enumerate(widths):
+        value = layered_value(w, top, top * 2.0 ** (high - bits), high, bits, "round")
+        error = (value - w).square().mean().item()
+        assert error == pytest.approx(values[f"{prefix}_round_tied_mse"][i], rel=1e-9)
+        limit = integer_range(bits)[1]
+        start = float(lsq_start(w, limit))
+        assert start == pytest.approx(values[f"{prefix}_lsq_init"][i], rel=1e-9)
+        factor = lsq_gradient_factor(w.numel(), limit)
+        assert factor == pytest.approx(values[f"{prefix}_lsq_gscale"][i], rel=1e-9)
+
+
+def close(found, expected):
+    scale = max(float(np.abs(expected).max()), 1e-12)
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_golden_lsq_weights_through_the_quantiser(values, per_channel):
+    w = torch.from_numpy(values["lsq_w"]).requires_grad_()
+    u = torch.from_numpy(values["lsq_uw"])
+    kind = "lsq_pc" if per_channel else "lsq_w"
+    for i, bits in enumerate(values["lsq_bits"].tolist()):
+        how = WeightRule(start="lsq", per_channel=per_channel)
+        one = CascadeQuantizer(w, (bits,), how)
+        close(one.step.detach().numpy().reshape(values[f"{kind}_s0"][i].shape), values[f"{kind}_s0"][i])
+        value = one(w, bits)
+        close(value.detach().numpy(), values[f"{kind}_out"][i])
+        by_w, by_s = torch.autograd.grad((u * value).sum(), (w, one.step))
+        close(by_s.numpy().reshape(values[f"{kind}_gs"][i].shape), values[f"{kind}_gs"][i])
+        if not per_channel:
+            close(by_w.numpy(), values["lsq_w_gw"][i])
+
+
+def test_golden_lsq_activations(values):
+    u = torch.from_numpy(values["lsq_ux"])
+    widths = values["lsq_bits"].tolist()
+    one, slopes = LsqActivation(widths, count="batch"), []
+    one.start(torch.from_numpy(values["lsq_x"]))
+    for i, bits in enumerate(widths):
+        x = torch.from_numpy(values["lsq_x"]).requires_grad_()
+        assert float(one.steps[str(bits)]) == pytest.approx(values["lsq_x_s0"][i], rel=1e-5)
+        value = one(x, bits)
+        close(value.detach().numpy(), values["lsq_x_out"][i])
+        by_x, by_s = torch.autograd.grad((u * value).sum(), (x, one.steps[str(bits)]))
+        strictly = values["lsq_x"] > 0
+        close(by_x.numpy() * strictly, values["lsq_x_gx"][i] * strictly)
+        slopes.append(by_s.numpy())
+    close(np.array(slopes), values["lsq_x_gs"])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_activations_are_those_of_the_base_library(signed, bits):
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(4, 3, 5, 5, generator=draw).mul(2)
+    x = (x if signed else x.relu()).contiguous(memory_format=torch.channels_last).requires_grad_()
+    u = torch.randn(4, 3, 5, 5, generator=draw)
+    one = LsqActivation((bits,))
+    one.start(x)
+    assert one.signed is signed
+    step = one.steps[str(bits)]
+    low, high = integer_range(bits, signed)
+    mine = torch.autograd.grad((u * one(x, bits)).sum(), (x, step))
+    theirs = lsq(x, step, low, high, lsq_gradient_factor(75, high))
+    assert torch.equal(one(x, bits), theirs)
+    for a, b in zip(mine, torch.autograd.grad((u * theirs).sum(), (x, step)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["mid", "plain"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("bits", [8, 5, 2])
+def test_closed_gradients_are_those_of_autograd(rule, per_channel, bits):
+    draw = torch.Generator().manual_seed(5)
+    w = torch.randn(4, 3, 2, generator=draw, dtype=torch.float64).requires_grad_()
+    shape = (4, 1, 1) if per_channel else ()
+    top = torch.full(shape, 0.011, dtype=torch.float64, requires_grad=True)
+    step = torch.full(shape, 0.013 * 2 ** (8 - bits), dtype=torch.float64, requires_grad=True)
+    step = top if bits == 8 else step
+    shift = 8 - bits
+    ratio = w / top
+    inside = (ratio >= -128) & (ratio <= 127)
+    clipped = torch.where(inside, ratio, ratio.detach().clamp(-128, 127))
+    chain = floor_through(round_through(clipped) / 2**shift)
+    add = (1 - 2.0**-shift) / 2 if rule == "mid" else 0.0
+    expected = step * (chain + add)
+    value = layered_value(w, top, step, 8, bits, rule)
+    torch.testing.assert_close(value, expected)
+    u = torch.randn(w.shape, generator=draw, dtype=torch.float64)
+    given = {w, top, step}
+    for one in given:
+        (a,) = torch.autograd.grad((u * value).sum(), one, retain_graph=True)
+        (b,) = torch.autograd.grad((u * expected).sum(), one, retain_graph=True)
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_all_rules_agree_at_the_highest_width():
+    w = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    step = torch.tensor(0.02)
+    outs = [layered_value(w, step, step, 8, 8, r) for r in ("mid", "plain", "round", "direct")]
+    for out in outs:
+        assert torch.equal(out, lsq(w, step, -128, 127))
+
+
+def test_errors_stay_within_their_bounds():
+    w = torch.linspace(-1, 1, 999, dtype=torch.float64)
+    top = torch.tensor(1 / 127, dtype=torch.float64)
+    finest = layered_value(w, top, top, 8, 8)
+    for bits in range(2, 8):
+        shift = 8 - bits
+        step = top * 2.0**shift
+        mid = layered_value(w, top, step, 8, bits)
+        assert (mid - w).abs().max() <= top * (2**shift - 1) / 2 + top / 2 + 1e-12
+        assert (layered_value(w, top, step, 8, bits, "plain") <= finest + 1e-12).all()
+
+
+def test_scaling_laws():
+    w = torch.randn(30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    top, step = torch.tensor(0.03, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    once = layered_value(w, top, top * 16, 8, 4)
+    torch.testing.assert_close(layered_value(2 * w, 2 * top, 2 * top * 16, 8, 4), 2 * once)
+    free = layered_value(w, top, step, 8, 4)
+    torch.testing.assert_close(layered_value(w, top, 2 * step, 8, 4), 2 * free)
+
+
+@pytest.mark.parametrize("steps", ["free", "tied"])
+@pytest.mark.parametrize("gradient", ["own", "scaled", "raw"])
+def test_what_the_highest_step_learns_from_lower_widths(steps, gradient):
+    w = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    one = CascadeQuantizer(w, (8, 4, 2), WeightRule(steps=steps, gradient=gradient))
+    loss = (one(w, 2) * torch.arange(30.0).view(6, 5)).sum()
+    (found,) = torch.autograd.grad(loss, one.step, allow_unused=True)
+    if gradient == "own":
+        assert found is None or float(found) == 0
+        return
+    top = one.step.detach().clone().requires_grad_()
+    step = top * 64.0 if steps == "tied" else one.steps["2"].detach()
+    value = layered_value(w, top, step, 8, 2)
+    (unscaled,) = torch.autograd.grad((value * torch.arange(30.0).view(6, 5)).sum(), top)
+    factor = 4.0**-6 / 30**0.5 if gradient == "scaled" else 1 / (30 * 127) ** 0.5
+    assert float(found) == pytest.approx(float(unscaled) * factor, rel=1e-4)
+
+
+def test_a_width_teaches_its_own_step():
+    w = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    one = CascadeQuantizer(w, (8, 4, 2))
+    one(w, 4).square().sum().backward()
+    assert float(one.steps["4"].grad) != 0
+    assert one.steps["2"].grad is None
+    assert one.step.grad is None
+
+
+@pytest.mark.parametrize("rule", ["mid", "plain", "round", "direct"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_every_rule_runs_and_shares_codes(rule, per_channel):
+    w = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    one = CascadeQuantizer(w, (6, 3), WeightRule(rule=rule, per_channel=per_channel))
+    assert one.step.shape == ((6, 1, 1, 1) if per_channel else ())
+    apart = [one(w, bits) for bits in (6, 5, 3)]
+    with one.same_codes():
+        together = [one(w, bits) for bits in (6, 5, 3)]
+    for a, b in zip(apart, together, strict=True):
+        assert torch.equal(a, b)
+        assert a.unique().numel() <= 64 * (6 if per_channel else 1)
+    sum(t.sum() for t in together).backward()
+    assert w.grad.abs().sum() > 0
+    with torch.no_grad():
+        w.mul_(-1)
+    assert not torch.equal(one(w, 3), together[-1]), "codes must not outlive the block"
+
+
+def test_search_finds_a_start_that_survives_cutting(values):
+    w = torch.from_numpy(values["vl_w"])
+    start, classic = search_start(w, 8, 2), lsq_start(w, 127)
+
+    def error(step):
+        return float((layered_value(w, step, step * 64, 8, 2) - w).square().mean())
+
+    assert error(start) < error(classic) / 4
+    rows = search_start(w, 8, 2, per_channel=True)
+    assert rows.shape == (8, 1, 1, 1)
+    torch.testing.assert_close(rows[3], search_start(w[3:4], 8, 2).reshape(1, 1, 1))
+
+
+def test_untrained_widths_double_the_step_of_the_next_higher_one():
+    w = torch.randn(40, generator=torch.Generator().manual_seed(0))
+    one = CascadeQuantizer(w, (8, 6, 2))
+    with torch.no_grad():
+        one.steps["6"].mul_(1.5)
+    assert float(one.step_of(7)) == pytest.approx(2 * float(one.step))
+    assert float(one.step_of(4)) == pytest.approx(4 * float(one.steps["6"]))
+
+
+def test_steps_stay_positive_and_can_recover():
+    w = torch.randn(40, generator=torch.Generator().manual_seed(0))
+    one = CascadeQuantizer(w, (4, 2))
+    with torch.no_grad():
+        one.steps["2"].fill_(-1.0)
+    value = one(w, 2)
+    assert value.isfinite().all()
+    value.sum().backward()
+    assert one.steps["2"].grad is not None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: WeightRule(rule="up"), "rule must be one of"),
+        (lambda: WeightRule(steps="loose"), "steps must be one of"),
+        (lambda: WeightRule(gradient="all"), "gradient must be one of"),
+        (lambda: WeightRule(start="zero"), "start must be one of"),
+        (lambda: WeightRule(rule="direct", steps="tied"), "direct has free steps"),
+        (lambda: CascadeQuantizer(torch.zeros(4), (4, 2)), "zero throughout"),
+        (lambda: CascadeQuantizer(torch.zeros(4), (4,), WeightRule(start="lsq")), "zero"),
+        (lambda: CascadeQuantizer(torch.ones(4), (1,), WeightRule(start="lsq")), "2 bits or more"),
+        (lambda: CascadeQuantizer(torch.ones(4), (4, 2))(torch.ones(4), 5), "between 2 and 4"),
+        (lambda: LsqActivation((4,))(torch.ones(2, 2), 4), "have no start"),
+        (lambda: LsqActivation((4,), count="all"), "count must be one of"),
+        (
+            lambda: LsqActivation((4,), signed=False).start(torch.tensor([-1.0])),
+            "must not be negative; got -1",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
