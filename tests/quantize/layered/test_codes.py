@@ -57,7 +57,9 @@ def test_golden_codes_that_do_not_nest(values, prefix):
     previous = None
     for i, bits in enumerate(values[f"{prefix}_bits"].tolist()):
         one = rounded(top, high - bits, bits)
-        direct = nearest_codes(w, step * 2 ** (high - bits), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        direct = nearest_codes(
+            w, step * 2 ** (high - bits), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        )
         assert np.array_equal(one.numpy(), values[f"{prefix}_round_codes"][i])
         assert np.array_equal(direct.numpy(), values[f"{prefix}_direct_codes"][i])
         if previous is not None:

@@ -85,11 +85,12 @@ def test_golden_lsq_weights_through_the_quantiser(values, per_channel):
     for i, bits in enumerate(values["lsq_bits"].tolist()):
         how = WeightRule(start="lsq", per_channel=per_channel)
         one = CascadeQuantizer(w, (bits,), how)
-        close(one.step.detach().numpy().reshape(values[f"{kind}_s0"][i].shape), values[f"{kind}_s0"][i])
+        start = values[f"{kind}_s0"][i]
+        close(one.step.detach().numpy().reshape(start.shape), start)
         value = one(w, bits)
         close(value.detach().numpy(), values[f"{kind}_out"][i])
         by_w, by_s = torch.autograd.grad((u * value).sum(), (w, one.step))
-        close(by_s.numpy().reshape(values[f"{kind}_gs"][i].shape), values[f"{kind}_gs"][i])
+        close(by_s.numpy().reshape(start.shape), values[f"{kind}_gs"][i])
         if not per_channel:
             close(by_w.numpy(), values["lsq_w_gw"][i])
 
@@ -118,7 +119,7 @@ def test_activations_are_those_of_the_base_library(signed, bits):
     x = torch.randn(4, 3, 5, 5, generator=draw).mul(2)
     x = (x if signed else x.relu()).contiguous(memory_format=torch.channels_last).requires_grad_()
     u = torch.randn(4, 3, 5, 5, generator=draw)
-    one = LsqActivation((bits,))
+    one = LsqActivation((bits,), count="sample")
     one.start(x)
     assert one.signed is signed
     step = one.steps[str(bits)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.quantize.layered.codes import check_widths
-from smallnets.quantize.layered.fake import SMALLEST
+from smallnets.quantize.layered.fake import LEAST, SMALLEST
 from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import integer_range, scale_gradient
 
@@ -56,13 +56,13 @@ class LsqActivation(nn.Module):
 
     Args:
         widths: trained ones.
-        count: what LSQ's gradient factor counts: the features of one "sample" (the paper), or of
-            the whole "batch" (the public code).
+        count: what LSQ's gradient factor counts: the features of the whole "batch" (the public
+            code), or of one "sample" (the paper).
         signed: whether codes run below zero; None lets `start` look at the data.
     """
 
     def __init__(
-        self, widths: Sequence[int], count: str = "sample", signed: bool | None = None
+        self, widths: Sequence[int], count: str = "batch", signed: bool | None = None
     ) -> None:
         super().__init__()
         self.widths = check_widths(widths)
@@ -70,6 +70,8 @@ class LsqActivation(nn.Module):
         self.started = False
         steps = {str(bits): nn.Parameter(torch.ones(())) for bits in self.widths}
         self.steps = nn.ParameterDict(steps)
+        for bits in self.widths:
+            self.register_buffer(f"least_{bits}", torch.zeros(()), persistent=False)
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
@@ -80,13 +82,20 @@ class LsqActivation(nn.Module):
         """
         negative = bool((x < 0).any())
         if self.signed is False and negative:
-            raise ValueError(
-                f"unsigned activations must not be negative; got {float(x.min()):.3g}"
-            )
+            raise ValueError(f"unsigned activations must not be negative; got {float(x.min()):.3g}")
         self.signed = negative if self.signed is None else self.signed
         for bits in self.widths:
-            self.steps[str(bits)].copy_(lsq_start(x, max(self.limits(bits)[1], 1)))
+            start = lsq_start(x, max(self.limits(bits)[1], 1))
+            self.steps[str(bits)].copy_(start)
+            self.get_buffer(f"least_{bits}").copy_(LEAST * start)
         self.started = True
+
+    @torch.no_grad()
+    def hold_steps(self) -> None:
+        """Keep trained steps from falling below a quarter of their start."""
+        for bits in self.widths:
+            step = self.steps[str(bits)]
+            step.copy_(torch.maximum(step, self.get_buffer(f"least_{bits}")))
 
     def limits(self, bits: int) -> tuple[int, int]:
         """Smallest and largest code."""

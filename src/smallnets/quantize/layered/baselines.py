@@ -190,6 +190,7 @@ def truncated(network: LayeredNetwork, widths: Sequence[int]) -> LayeredNetwork:
             for bits in chosen[1:]:
                 step = old * largest / max(inputs.limits(bits)[1], 1)
                 inputs.steps[str(bits)] = nn.Parameter(step.clone())
+                inputs.register_buffer(f"least_{bits}", torch.zeros(()), persistent=False)
             inputs.widths = chosen
     for module in cut.network.modules():
         if isinstance(module, SwitchBatchNorm):
@@ -217,9 +218,8 @@ def recalibrate(
     norms = [
         module.current if isinstance(module, SwitchBatchNorm) else module
         for name, module in network.network.named_modules()
-        if isinstance(module, SwitchBatchNorm) or (
-            isinstance(module, BATCH_NORMS) and ".norms." not in f".{name}"
-        )
+        if isinstance(module, SwitchBatchNorm)
+        or (isinstance(module, BATCH_NORMS) and ".norms." not in f".{name}")
     ]
     before = [(norm, norm.momentum) for norm in norms]
     with evaluating(network):

@@ -48,17 +48,21 @@ def min_norm(gram: Tensor, normalise: bool = False) -> Tensor:
     """
     count = checks.between("number of gradients", len(gram), 1, 8)
     gram = gram.double()
+    if not gram.isfinite().all():
+        raise ValueError("gradients must be finite; got some that are not")
     lengths = gram.diagonal().clamp_min(0).sqrt()
+    gram = gram / lengths.max().square().clamp_min(1e-300)  # the weights do not depend on units
     if normalise:
         safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-        alpha = min_norm(gram / torch.outer(safe, safe)) / safe
+        unit = lengths.max().square().clamp_min(1e-300)
+        alpha = min_norm(gram * unit / torch.outer(safe, safe)) / safe
         return alpha / alpha.sum()
     best, least = None, torch.inf
     for size in range(1, int(count) + 1):
         for chosen in combinations(range(int(count)), size):
             alpha = _on_face(gram, list(chosen))
             norm = float(alpha @ gram @ alpha)
-            if float(alpha.min()) >= -1e-12 and norm < least - 1e-15 * max(1.0, abs(least)):
+            if float(alpha.min()) >= -1e-12 and norm < least - 1e-15:
                 best, least = alpha, norm
     assert best is not None  # a single gradient is always on the simplex
     return best.clamp_min(0) / best.clamp_min(0).sum()

@@ -10,6 +10,7 @@ bits. Steps and BatchNorms of a trained width travel in the first layer above th
 width, because untrained widths in between use them, too. Every section has a checksum (CRC-32).
 """
 
+import copy
 import json
 import struct
 import zlib
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.quantize.layered.codes import NESTED, bit_planes
-from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
+from smallnets.quantize.layered.fake import SMALLEST, CascadeQuantizer, WeightRule
 from smallnets.quantize.layered.network import LayeredNetwork, SwitchBatchNorm, to_layered
 from smallnets.quantize.layered.packing import (
     layer_bytes,
@@ -84,10 +85,14 @@ def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
     low, high = network.lowest, network.highest
     layers = dict(network.layers())
     planes: dict[int, list[bytes]] = {bits: [] for bits in range(low, high + 1)}
-    for layer in layers.values():
-        weights = layer.weights
-        codes = weights.codes(layer.layer.weight) if weights.stored is None else weights.stored
-        base, rest = bit_planes(codes, high, low)
+    codes = {
+        name: layer.weights.codes(layer.layer.weight)
+        if layer.weights.stored is None
+        else layer.weights.stored
+        for name, layer in layers.items()
+    }
+    for one in codes.values():
+        base, rest = bit_planes(one, high, low)
         planes[low].append(pack_base(base, low))
         for bits, plane in rest.items():
             planes[bits].append(pack_plane(plane))
@@ -95,7 +100,7 @@ def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
     for bits in range(low, high + 1):
         names = [key for key, owner in owners.items() if first_layer(network, owner) == bits]
         tensors = [(key, list(state[key].shape)) for key in names]
-        floats = b"".join(_floats(state[key]) for key in names)
+        floats = b"".join(_floats(state[key], least_of(key)) for key in names)
         section = floats + b"".join(planes[bits])
         entry = {"bits": bits, "bytes": len(section), "crc": zlib.crc32(section)}
         sections.append({**entry, "tensors": tensors})
@@ -107,7 +112,7 @@ def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
         "low": low,
         "high": high,
         "how": asdict(first.weights.how),
-        "shapes": {name: list(layer.layer.weight.shape) for name, layer in layers.items()},
+        "shapes": {name: list(one.shape) for name, one in codes.items()},
         "norms": "own" if any(isinstance(m, SwitchBatchNorm) for m in kept.modules()) else "shared",
         "signed": {name: _sign(layer.inputs) for name, layer in layers.items()},
         "count": getattr(first.inputs, "count", None),
@@ -132,7 +137,9 @@ def owning_widths(network: LayeredNetwork) -> dict[str, int | None]:
     }
     for name, layer in network.layers():
         owners.pop(f"{name}.layer.weight", None)
-        owners[f"{name}.weights.step"] = None if layer.weights.how.steps == "tied" else network.widths[0]
+        owners[f"{name}.weights.step"] = (
+            None if layer.weights.how.steps == "tied" else network.widths[0]
+        )
         for part in ("weights", "inputs"):
             for bits in network.widths:
                 if f"{name}.{part}.steps.{bits}" in owners:
@@ -247,11 +254,11 @@ def _empty(model: nn.Module, header: Mapping[str, Any]) -> LayeredNetwork:
     network = to_layered(
         _with_some_weights(model, shapes),
         header["widths"],
-        weights=WeightRule(**{**header["how"], "start": "search"}),
+        weights=WeightRule(**header["how"]),
         keep_float=[n for n in layers if isinstance(model.get_submodule(n), quantisable)],
         norms=header["norms"],
         activations=header["count"] is not None,
-        count=header["count"] or "sample",
+        count=header["count"] or "batch",
     )
     for name, layer in network.layers():
         if layer.inputs is not None:
@@ -261,8 +268,6 @@ def _empty(model: nn.Module, header: Mapping[str, Any]) -> LayeredNetwork:
 
 def _with_some_weights(model: nn.Module, shapes: Mapping[str, Any]) -> nn.Module:
     """A copy whose weights to be quantised are not zero, so that steps can start."""
-    import copy
-
     filled = copy.deepcopy(model).eval()
     with torch.no_grad():
         for name in shapes:
@@ -309,8 +314,16 @@ def _fill(network: LayeredNetwork, data: bytes, layout: Layout, bits: int) -> No
     network.set_width(bits).eval()
 
 
-def _floats(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().float().numpy().astype("<f4").tobytes()
+def least_of(key: str) -> float:
+    """The smallest value that a tensor of this name may hold: steps are above 0."""
+    steps = key.endswith("weights.step") or ".steps." in key
+    return SMALLEST if steps else -torch.inf
+
+
+def _floats(tensor: Tensor, least: float) -> bytes:
+    return (
+        tensor.detach().clamp_min(least).cpu().contiguous().float().numpy().astype("<f4").tobytes()
+    )
 
 
 def _sign(inputs: nn.Module | None) -> bool | None:

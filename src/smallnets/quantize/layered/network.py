@@ -20,6 +20,7 @@ from smallnets.quantize.layered.codes import check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
 
 NORMS = ("own", "shared")
+LAYERED = WeightRule()
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -157,9 +158,20 @@ class LayeredNetwork(nn.Module):
         }
         return own
 
+    def hold_steps(self) -> None:
+        """Keep all learned steps above their least values, see `CascadeQuantizer.hold_steps`."""
+        for _, layer in self.layers():
+            for part in (layer.inputs, layer.weights):
+                if isinstance(part, LsqActivation | CascadeQuantizer):
+                    part.hold_steps()
+
     @contextmanager
     def same_weights(self) -> Iterator[None]:
-        """Inside the block no weight changes: codes are computed once for all widths."""
+        """Inside the block no weight changes: codes are computed once for all widths.
+
+        To be entered once a training step; steps are held above their least values here, too.
+        """
+        self.hold_steps()
         with ExitStack() as stack:
             for _, layer in self.layers():
                 if isinstance(layer.weights, CascadeQuantizer):
@@ -171,11 +183,11 @@ def to_layered(
     model: nn.Module,
     widths: Sequence[int],
     *,
-    weights: WeightRule | object = WeightRule(),
+    weights: WeightRule | object = LAYERED,
     keep_float: Sequence[str] | None = None,
     norms: str = "own",
     activations: bool = True,
-    count: str = "sample",
+    count: str = "batch",
 ) -> LayeredNetwork:
     """A copy of a network with quantised layers and switchable BatchNorm.
 
@@ -204,9 +216,7 @@ def to_layered(
         keep_float = (names[0], names[-1]) if len(names) > 2 else ()
     for name in keep_float:
         if name not in names:
-            raise ValueError(
-                f"keep_float must name layers among {', '.join(names)}; got {name!r}"
-            )
+            raise ValueError(f"keep_float must name layers among {', '.join(names)}; got {name!r}")
     quantised = [name for name in names if name not in keep_float]
     if not quantised:
         raise ValueError("the network has no convolution or linear layer left to quantise")

@@ -28,19 +28,17 @@ class _Carried(torch.autograd.Function):
     """A loss that hands ready gradients to its parameters."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor | None], *_: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_: Tensor) -> Tensor:
         ctx.gradients = gradients
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        scaled = [None if g is None else upstream * g for g in ctx.gradients]
+        scaled = [upstream * gradient for gradient in ctx.gradients]
         return (None, None, *scaled)
 
 
-def carried(
-    loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> Tensor:
+def carried(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """A loss of this value whose gradient by each parameter is the one given."""
     return _Carried.apply(loss.detach(), list(gradients), *parameters)
 
@@ -95,7 +93,9 @@ class TrainOnce:
             if self.decay and gradient is not None and parameters[i].ndim > 1:
                 together[i] = gradient + self.decay * parameters[i].detach()
         mean = torch.stack(list(losses.values())).mean()
-        terms = {"loss": carried(mean, parameters, together)}
+        # A fused optimiser wants a gradient for every parameter, of widths that rested, too.
+        complete = [_or_zero(g, p) for g, p in zip(together, parameters, strict=True)]
+        terms = {"loss": carried(mean, parameters, complete)}
         terms |= {f"loss {bits}": loss for bits, loss in losses.items()}
         terms |= {f"weight {b}": w for b, w in zip(widths, weights, strict=True)}
         return terms
@@ -162,4 +162,6 @@ def train_once(
         network.start(dataset.normalise(dataset.x_train[: settings.batch_size]))
     objective = replace(objective, decay=settings.weight_decay)
     plain = replace(settings, weight_decay=0.0)
-    return fit(network, dataset, plain, seed=seed, objective=objective, keep=keep, label=label)
+    history = fit(network, dataset, plain, seed=seed, objective=objective, keep=keep, label=label)
+    network.hold_steps()
+    return history

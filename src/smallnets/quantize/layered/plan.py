@@ -1,0 +1,181 @@
+"""Sizes of the experiments, at three scales, and what a reader asked for in their place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from smallnets import checks
+from smallnets.data import Augmentation, Dataset, load
+from smallnets.data.resolution import at_resolution
+from smallnets.quantize.layered.codes import check_widths
+from smallnets.training import TrainSettings, with_seeds
+
+# ImageNet top-1 of ResNet-18 with weights and activations of 4, 3 and 2 bits, in per cent: the
+# paper's, as quoted by the authors of Double Rounding, and full precision there.
+PUBLISHED = {"float": 70.5, 4: 69.2, 3: 68.8, 2: 66.6}
+VARIANTS = (
+    "layered",
+    "plain",
+    "shared norm",
+    "raw",
+    "tied",
+    "round",
+    "min-norm",
+    "min-norm, normalised",
+    "pcgrad",
+    "random width",
+    "soft",
+    "recursive",
+    "direct",
+    "Any-Precision",
+    "AdaBits",
+)
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Sizes of the chapter's experiments.
+
+    Attributes:
+        network: "resnet-DEPTH-WIDTH" for a CIFAR ResNet, or torchvision's name of a network.
+        resolution: side of the images that networks see.
+        train, test: images of each part; None is all.
+        seeds: repetitions of everything.
+        widths: trained ones, from high to low.
+        variants: names among `VARIANTS`; "layered" must be one of them.
+        training: of the float network.
+        tuning: of the quantised ones, which start from it.
+        calibration: training images on which BatchNorm is recalibrated.
+    """
+
+    network: str
+    resolution: int
+    train: int | None
+    test: int | None
+    seeds: int
+    widths: tuple[int, ...]
+    variants: tuple[str, ...]
+    training: TrainSettings
+    tuning: TrainSettings
+    calibration: int = 500
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", check_widths(self.widths))
+        if len(self.widths) < 2 or self.widths[-1] < 2:
+            raise ValueError(
+                f"widths must be two or more of at least 2 bits each; got {self.widths}"
+            )
+        for name in self.variants:
+            checks.one_of("every one of variants", name, VARIANTS)
+        if "layered" not in self.variants:
+            raise ValueError(f"variants must contain 'layered'; got {self.variants}")
+
+
+_VIEW = Augmentation(crop=1)
+_SHOWN = ("layered", "plain", "shared norm", "min-norm", "direct", "Any-Precision")
+PRESETS = {
+    "smoke": StudySettings(
+        network="resnet-8-4",
+        resolution=16,
+        train=160,
+        test=100,
+        seeds=2,
+        widths=(8, 6, 4, 2),
+        variants=_SHOWN,
+        training=TrainSettings(epochs=1, batch_size=32, lr=0.05, augmentation=_VIEW),
+        tuning=TrainSettings(
+            epochs=1, batch_size=32, lr=0.05, weight_decay=2e-4, augmentation=_VIEW
+        ),
+        calibration=64,
+    ),
+    "small": StudySettings(
+        network="resnet-8-12",
+        resolution=16,
+        train=2000,
+        test=1500,
+        seeds=3,
+        widths=(8, 6, 4, 2),
+        variants=_SHOWN,
+        training=TrainSettings(
+            epochs=12, batch_size=64, lr=0.1, warmup_epochs=2, augmentation=_VIEW
+        ),
+        # of 0.02, 0.05 and 0.1, on held-out training images
+        tuning=TrainSettings(
+            epochs=3, batch_size=64, lr=0.05, weight_decay=2e-4, augmentation=_VIEW
+        ),
+    ),
+    # The data set and architecture of the paper's smaller experiments; the schedule is ours.
+    "paper": StudySettings(
+        network="resnet-20-16",
+        resolution=32,
+        train=None,
+        test=None,
+        seeds=3,
+        widths=(8, 6, 4, 2),
+        variants=VARIANTS,
+        training=TrainSettings(epochs=160, batch_size=128, lr=0.1, warmup_epochs=2),
+        tuning=TrainSettings(epochs=100, batch_size=128, lr=0.05, weight_decay=1e-4),
+        calibration=5000,
+    ),
+}
+
+
+def prepare(
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    train: int | None = None,
+    network: str | None = None,
+    resolution: int | None = None,
+    widths: Sequence[int] | None = None,
+    variants: Sequence[str] | None = None,
+    epochs: int | None = None,
+    flips: bool | None = None,
+) -> tuple[Dataset, StudySettings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
+
+    Args:
+        name: of the data set, for `smallnets.data.load`.
+        scale: name of a preset.
+        seeds: repetitions.
+        device, precision: of all trainings.
+        train: training images.
+        network: "resnet-DEPTH-WIDTH", or one of torchvision's classification networks.
+        resolution: side of the images, at most that of the data set.
+        widths: trained bit widths, at least two.
+        variants: names among `VARIANTS`.
+        epochs: of the tuning of quantised networks.
+        flips: whether mirrored images keep their label; None asks the data set.
+
+    Raises:
+        ValueError: unknown names, numbers out of range, or too few images for the scale.
+    """
+    checks.one_of("scale", scale, PRESETS)
+    preset = with_seeds(PRESETS[scale], seeds)
+    dataset = load(
+        name, train=preset.train if train is None else train, test=preset.test, flips=flips
+    )
+    side = min(preset.resolution, *dataset.size) if resolution is None else resolution
+    dataset = at_resolution(dataset, side)
+    images = len(dataset.y_train)
+    checks.at_least("number of training images", images, preset.training.batch_size)
+    view = replace(preset.training.augmentation, flip=dataset.flips)
+    training, tuning = (
+        replace(one, device=device, precision=precision, augmentation=view)
+        for one in (preset.training, preset.tuning)
+    )
+    settings = replace(
+        preset,
+        network=preset.network if network is None else network,
+        resolution=side,
+        train=images,
+        test=len(dataset.y_test),
+        widths=preset.widths if widths is None else tuple(widths),
+        variants=preset.variants if variants is None else tuple(variants),
+        training=training,
+        tuning=tuning if epochs is None else tuning.lasting(epochs),
+        calibration=min(preset.calibration, images),
+    )
+    return dataset, settings

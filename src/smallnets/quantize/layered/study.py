@@ -1,0 +1,223 @@
+"""The chapter's experiments: one seed and one way of training a call, to run side by side."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
+
+from smallnets import measure
+from smallnets.data import Dataset
+from smallnets.models import cifar_resnet
+from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision, recalibrate, truncated
+from smallnets.quantize.layered.fake import WeightRule, layered_value, search_start
+from smallnets.quantize.layered.file import layered_bytes, load_layered
+from smallnets.quantize.layered.network import LayeredNetwork, to_layered
+from smallnets.quantize.layered.plan import StudySettings
+from smallnets.quantize.layered.train import TrainOnce, train_once
+from smallnets.training import fit, seeded
+from smallnets.training.checkpoint import History
+
+WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
+    "layered": ({}, TrainOnce()),
+    "plain": ({"weights": WeightRule(rule="plain")}, TrainOnce()),
+    "shared norm": ({"norms": "shared"}, TrainOnce()),
+    "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
+    "tied": ({"weights": WeightRule(steps="tied", gradient="scaled")}, TrainOnce()),
+    "round": ({"weights": WeightRule(rule="round")}, TrainOnce()),
+    "min-norm": ({}, TrainOnce(combine="min-norm")),
+    "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
+    "pcgrad": ({}, TrainOnce(combine="pcgrad")),
+    "random width": ({}, TrainOnce(combine="random width")),
+    "soft": ({}, TrainOnce(mode="soft")),
+    "recursive": ({}, TrainOnce(mode="recursive")),
+    "direct": ({"weights": WeightRule(rule="direct")}, TrainOnce()),
+    "Any-Precision": ({"weights": AnyPrecision()}, TrainOnce(mode="recursive")),
+    "AdaBits": ({"weights": AdaBits()}, TrainOnce()),
+}
+
+
+def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
+    """An untrained network for the dataset's images and classes.
+
+    Raises:
+        ValueError: a name that is neither "resnet-DEPTH-WIDTH" nor one of torchvision's.
+    """
+    match = re.fullmatch(r"resnet-(\d+)-(\d+)", settings.network)
+    with seeded(seed):
+        if match:
+            depth, width = map(int, match.groups())
+            return cifar_resnet(depth, dataset.num_classes, dataset.channels, width=width)
+        if settings.network not in list_models():
+            raise ValueError(
+                "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
+                f"got {settings.network!r}"
+            )
+        return get_model(settings.network, weights=None, num_classes=dataset.num_classes)
+
+
+def trained(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> nn.Module:
+    """The float network of a seed."""
+    network = new_network(settings, dataset, seed)
+    fit(network, dataset, settings.training, seed=seed, keep=keep, label="float")
+    return network
+
+
+def quantised(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    way: str | int,
+    keep: Path | None = None,
+) -> tuple[LayeredNetwork, History]:
+    """A network of all widths trained in some way, or a dedicated one of a single width.
+
+    Args:
+        dataset, settings, seed, keep: as in `trained`; all ways start from that network.
+        way: name among `WAYS`, or a bit width.
+    """
+    network = trained(dataset, settings, seed, keep)
+    if isinstance(way, int):
+        layered = to_layered(network, (way,), weights=WeightRule(start="lsq"))
+        objective = TrainOnce()
+    else:
+        options, objective = WAYS[way]
+        layered = to_layered(network, settings.widths, **options)
+    history = train_once(
+        layered,
+        dataset,
+        settings.tuning,
+        seed=seed,
+        objective=objective,
+        keep=keep,
+        label="quantised",
+    )
+    return layered, history
+
+
+def accuracies(
+    network: LayeredNetwork, dataset: Dataset, widths: Sequence[int]
+) -> dict[int, float]:
+    """Width -> share of the test images that are right."""
+    return {bits: accuracy_of(network.set_width(bits), dataset) for bits in widths}
+
+
+def accuracy_of(network: nn.Module, dataset: Dataset) -> float:
+    """Share of the test images that a network gets right."""
+    logits = measure.predict(network, dataset.x_test, dataset.normalise)
+    return measure.accuracy(logits, dataset.y_test)
+
+
+def measured(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    way: str | int,
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """What a way of training gives.
+
+    Returns:
+        "accuracy": width -> test accuracy; "weights": width -> mean weight of its gradient in the
+        last epoch; for way "layered" also "read", the accuracy of every width read from the file,
+        and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated network of
+        the highest width "truncated" and "truncated, recalibrated".
+    """
+    network, history = quantised(dataset, settings, seed, way, keep)
+    last = {k.split()[1]: v for k, v in history[-1].items() if k.startswith("weight ")}
+    found: dict[str, Any] = {
+        "accuracy": accuracies(network, dataset, network.widths),
+        "weights": {int(bits): value for bits, value in last.items()},
+    }
+    fresh = dataset.normalise(dataset.x_train[: settings.calibration]).split(100)
+    if way == "layered":
+        data, _ = layered_bytes(network)
+        empty = new_network(settings, dataset, seed)
+        every = range(network.lowest, network.highest + 1)
+        found["read"], found["recalibrated"] = {}, {}
+        for bits in every:
+            copy = load_layered(data, empty, bits=bits)
+            found["read"][bits] = accuracy_of(copy, dataset)
+            found["recalibrated"][bits] = accuracy_of(recalibrate(copy, fresh), dataset)
+    if way == settings.widths[0]:
+        cut = truncated(network, settings.widths)
+        found["truncated"] = accuracies(cut, dataset, settings.widths)
+        found["truncated, recalibrated"] = {
+            bits: accuracy_of(recalibrate(cut, fresh, bits), dataset) for bits in settings.widths
+        }
+    return found
+
+
+def all_jobs(dataset: Dataset, settings: StudySettings, keep: Path | None) -> list[dict[str, Any]]:
+    """Arguments of `measured` for all seeds and ways, dedicated networks included."""
+    common = {"dataset": dataset, "settings": settings, "keep": keep}
+    return [
+        {**common, "way": way, "seed": seed}
+        for way in (*settings.variants, *settings.widths)
+        for seed in range(settings.seeds)
+    ]
+
+
+def by_way(
+    jobs: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
+) -> dict[str | int, list[Mapping[str, Any]]]:
+    """Way -> one result a seed."""
+    found: dict[str | int, list[Mapping[str, Any]]] = {}
+    for job, result in zip(jobs, results, strict=True):
+        found.setdefault(job["way"], []).append(result)
+    return found
+
+
+def fleet_bytes(
+    dataset: Dataset, settings: StudySettings, keep: Path | None = None
+) -> dict[str, int]:
+    """Real sizes of files: one dedicated network a width, all of them, and the layered file."""
+    sizes = {}
+    for bits in settings.widths:
+        network, _ = quantised(dataset, settings, 0, bits, keep)
+        sizes[f"dedicated, {bits} bits"] = len(layered_bytes(network)[0])
+    sizes["all dedicated"] = sum(sizes.values())
+    network, _ = quantised(dataset, settings, 0, "layered", keep)
+    sizes["layered"] = len(layered_bytes(network)[0])
+    return sizes
+
+
+def code_bytes(weights: int, widths: Sequence[int]) -> tuple[int, int]:
+    """Bytes of the codes of some weights: in layers, and in one network a width."""
+    return weights * max(widths) // 8, sum(weights * bits // 8 for bits in widths)
+
+
+def rule_errors(
+    weight: Tensor, high: int, rules: Sequence[str] = ("plain", "mid", "round", "direct")
+) -> dict[str, list[float]]:
+    """Rule -> mean squared error of tied weights at 2, 3, ... `high` bits, over the variance."""
+    step = search_start(weight, high, 2)
+    found = {}
+    for rule in rules:
+        values = [
+            layered_value(weight, step, step * 2.0 ** (high - bits), high, bits, rule)
+            for bits in range(2, high + 1)
+        ]
+        found[rule] = [float((v - weight).square().mean() / weight.var()) for v in values]
+    return found
+
+
+def confidences(
+    data: bytes, model: nn.Module, dataset: Dataset, images: int, widths: Sequence[int]
+) -> np.ndarray:
+    """Probability of the right class for the first test images, (images, widths), of networks that
+    are read from a layered file's beginning.
+    """
+    labels = dataset.y_test[:images]
+    columns = []
+    for bits in widths:
+        network = load_layered(data, model, bits=bits)
+        logits = measure.predict(network, dataset.x_test[:images], dataset.normalise)
+        columns.append(logits.softmax(1)[torch.arange(len(labels)), labels])
+    return torch.stack(columns, 1).numpy()
