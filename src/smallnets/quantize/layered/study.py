@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,21 @@ def quantised(
         dataset, settings, seed, keep: as in `trained`; all ways start from that network.
         way: name among `WAYS`, or a bit width.
     """
-    network = trained(dataset, settings, seed, keep)
+    network, tuning = trained(dataset, settings, seed, keep), settings.tuning
     if isinstance(way, int):
-        layered = to_layered(network, (way,), weights=WeightRule(start="lsq"))
-        objective = TrainOnce()
+        tuning = replace(tuning, lr=settings.dedicated_lr)
+        rule = WeightRule(start="lsq", per_channel=settings.per_channel)
+        layered, objective = to_layered(network, (way,), weights=rule), TrainOnce()
     else:
         options, objective = WAYS[way]
-        layered = to_layered(network, settings.widths, **options)
+        weights = options.get("weights", WeightRule())
+        if isinstance(weights, WeightRule):
+            weights = replace(weights, per_channel=settings.per_channel)
+        layered = to_layered(network, settings.widths, **{**options, "weights": weights})
     history = train_once(
         layered,
         dataset,
-        settings.tuning,
+        tuning,
         seed=seed,
         objective=objective,
         keep=keep,
