@@ -114,9 +114,7 @@ def test_golden_adabits_convolution(values, scheme, rescale):
         out = F.conv2d(x, adabits_weights(w, bits, scheme, bool(rescale)), padding=1)
         close(out.detach().numpy(), values[f"ab_conv_{name}"][i])
         levels = [inputs.levels[str(width)] for width in widths]
-        by_w, *by_levels = torch.autograd.grad(
-            out.square().mean(), [w, *levels], allow_unused=True
-        )
+        by_w, *by_levels = torch.autograd.grad(out.square().mean(), [w, *levels], allow_unused=True)
         close(by_w.numpy(), values[f"ab_convgw_{name}"][i])
         mine = np.array([0.0 if g is None else float(g) for g in by_levels])
         close(mine, values[f"ab_convga_{name}"][i])

@@ -75,7 +75,7 @@ class StudySettings:
 
 
 _VIEW = Augmentation(crop=1)
-_SHOWN = ("layered", "plain", "shared norm", "min-norm")
+_SHOWN = ("layered", "shared norm", "min-norm")
 PRESETS = {
     "smoke": StudySettings(
         network="resnet-8-4",
@@ -145,8 +145,8 @@ def prepare(
     train: int | None = None,
     network: str | None = None,
     resolution: int | None = None,
-    widths: Sequence[int] | None = None,
-    variants: Sequence[str] | None = None,
+    widths: str | Sequence[int] | None = None,
+    variants: str | Sequence[str] | None = None,
     epochs: int | None = None,
     flips: bool | None = None,
 ) -> tuple[Dataset, StudySettings]:
@@ -161,8 +161,8 @@ def prepare(
         train: training images.
         network: "resnet-DEPTH-WIDTH", or one of torchvision's classification networks.
         resolution: side of the images, at most that of the data set.
-        widths: trained bit widths, at least two.
-        variants: names among `VARIANTS`.
+        widths: trained bit widths, at least two; a sequence, or text such as "4,3,2".
+        variants: names among `VARIANTS`; a sequence, or text such as "layered/plain/direct".
         epochs: of the tuning of quantised networks.
         flips: whether mirrored images keep their label; None asks the data set.
 
@@ -194,10 +194,29 @@ def prepare(
         resolution=side,
         train=images,
         test=len(dataset.y_test),
-        widths=preset.widths if widths is None else tuple(widths),
-        variants=preset.variants if variants is None else tuple(variants),
+        widths=preset.widths if widths is None else listed(widths),
+        variants=preset.variants if variants is None else named(variants),
         training=training,
         tuning=tuning if epochs is None else tuning.lasting(epochs),
         calibration=min(preset.calibration, images),
     )
     return dataset, settings
+
+
+def listed(widths: str | Sequence[int]) -> tuple[int, ...]:
+    """Widths from text such as "4,3,2".
+
+    Raises:
+        ValueError: something else than whole numbers between commas.
+    """
+    if not isinstance(widths, str):
+        return tuple(widths)
+    try:
+        return tuple(int(part) for part in widths.split(","))
+    except ValueError as error:
+        raise ValueError(f"widths must be numbers such as 4,3,2; got {widths!r}") from error
+
+
+def named(variants: str | Sequence[str]) -> tuple[str, ...]:
+    """Variants from text with slashes between them."""
+    return tuple(variants.split("/") if isinstance(variants, str) else variants)

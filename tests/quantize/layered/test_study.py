@@ -1,0 +1,103 @@
+"""The chapter's experiments at the smallest size, and their settings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from smallnets.quantize import layered as vl
+from smallnets.training import TrainSettings
+
+
+@pytest.fixture(scope="module")
+def settings():
+    quick = TrainSettings(epochs=1, batch_size=16, lr=0.05, device="cpu", precision="32-true")
+    return replace(
+        vl.PRESETS["smoke"],
+        network="resnet-8-4",
+        widths=(4, 2),
+        seeds=2,
+        training=quick,
+        tuning=quick,
+        calibration=32,
+    )
+
+
+def test_every_way_is_measured(data, settings, tmp_path):
+    jobs = vl.all_jobs(data, replace(settings, variants=("layered", "direct")), tmp_path)
+    assert [job["way"] for job in jobs] == ["layered"] * 2 + ["direct"] * 2 + [4] * 2 + [2] * 2
+    found = vl.by_way(jobs, [vl.measured(**job) for job in jobs])
+    first = found["layered"][0]
+    assert list(first["accuracy"]) == [4, 2]
+    assert list(first["read"]) == [2, 3, 4]
+    for bits in (4, 2):
+        assert first["read"][bits] == first["accuracy"][bits], "the file is the network"
+    assert found[4][0]["truncated"][4] == found[4][0]["accuracy"][4]
+    assert "truncated" not in found[2][0]
+
+
+@pytest.mark.parametrize("way", vl.VARIANTS)
+def test_every_variant_trains(data, settings, way, tmp_path):
+    network, history = vl.quantised(data, settings, 0, way, tmp_path)
+    assert network.widths == (4, 2)
+    assert np.isfinite(history[-1]["loss"])
+
+
+def test_sizes_of_files(data, settings, tmp_path):
+    sizes = vl.fleet_bytes(data, settings, tmp_path)
+    assert sizes["all dedicated"] == sizes["dedicated, 4 bits"] + sizes["dedicated, 2 bits"]
+    assert sizes["layered"] < sizes["all dedicated"]
+    assert vl.code_bytes(11_157_504, (8, 4, 3, 2)) == (11_157_504, 23_709_696)
+    assert vl.code_bytes(11_157_504, (4, 3, 2)) == (5_578_752, 12_552_192)
+
+
+def test_rules_differ_where_few_bits_are_left():
+    w = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    errors = vl.rule_errors(w, 8)
+    last = {round(e[-1], 9) for e in errors.values()}
+    assert len(last) == 1, "all agree at the highest width"
+    assert errors["plain"][0] > 2 * errors["mid"][0]
+
+
+def test_confidences_come_from_the_file(data, settings, tmp_path):
+    network, _ = vl.quantised(data, settings, 0, "layered", tmp_path)
+    content, _ = vl.layered_bytes(network)
+    found = vl.confidences(content, vl.new_network(settings, data, 5), data, 6, (2, 4))
+    assert found.shape == (6, 2)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_prepare_takes_what_was_asked_for():
+    images, settings = vl.prepare(
+        "digits", "smoke", seeds=2, train=100, resolution=8, widths="4,3,2", variants="layered/raw"
+    )
+    assert images.size == (8, 8)
+    assert settings.widths == (4, 3, 2)
+    assert settings.variants == ("layered", "raw")
+    assert settings.tuning.precision == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": "large"}, "scale must be one of"),
+        ({"widths": "4,x"}, "numbers such as 4,3,2; got '4,x'"),
+        ({"widths": (4,)}, "two or more"),
+        ({"widths": (4, 1)}, "at least 2 bits"),
+        ({"variants": ("layered", "best")}, "variants must be one of"),
+        ({"variants": "raw"}, "must contain 'layered'"),
+        ({"train": 10}, "number of training images must be at least 32"),
+        ({"resolution": 4}, "at least 8; got 4"),
+        ({"seeds": 0}, "at least 1; got 0"),
+    ],
+)
+def test_what_is_refused(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        vl.prepare("digits", options.pop("scale", "smoke"), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_network_is_named(data, settings):
+    with pytest.raises(ValueError, match=r"resnet-DEPTH-WIDTH .*'lenet'"):
+        vl.new_network(replace(settings, network="lenet"), data, 0)
