@@ -174,6 +174,19 @@ def test_a_training_is_kept_and_repeats_bit_for_bit(net, data, quick, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_kept_trainings_of_different_rules_are_told_apart(net, data, quick, tmp_path):
+    rules = [
+        WeightRule(),
+        WeightRule(rule="plain"),
+        WeightRule(rule="direct"),
+        WeightRule(gradient="raw"),
+        WeightRule(gradient="scaled"),
+    ]
+    for rule in rules:
+        train_once(to_layered(net, (8, 2), weights=rule), data, quick, seed=3, keep=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(rules)
+
+
 class Dedicated(nn.Module):
     """The plain network of conftest with LSQ written out by hand."""
 

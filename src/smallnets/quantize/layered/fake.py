@@ -225,6 +225,10 @@ class CascadeQuantizer(nn.Module):
         self.received = self.high
         self.register_buffer("stored", None, persistent=False)
 
+    def extra_repr(self) -> str:
+        """Widths and rule, by which kept trainings are told apart, too."""
+        return f"{self.widths}, {self.how}"
+
     def step_of(self, bits: int) -> Tensor:
         """s_b of any width from the lowest to the highest, never below 1e-8.
 

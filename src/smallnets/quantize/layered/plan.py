@@ -75,7 +75,7 @@ class StudySettings:
 
 
 _VIEW = Augmentation(crop=1)
-_SHOWN = ("layered", "shared norm", "min-norm")
+_SHOWN = ("layered", "min-norm")
 PRESETS = {
     "smoke": StudySettings(
         network="resnet-8-4",
