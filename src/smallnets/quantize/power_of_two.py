@@ -1,0 +1,36 @@
+"""Powers of two: levels that turn a product into a shift.
+
+The code book of INQ (Zhou et al., Incremental Network Quantization, ICLR 2017).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from smallnets.checks import whole
+
+
+def power_range(w: Tensor, bits: int) -> tuple[int, int]:
+    """Return the exponents n1 >= n2 of the largest and the smallest level (equations 2 and 3).
+
+    n1 = floor(log2(4 max|w| / 3)), n2 = n1 + 1 - 2^(bits - 2); `bits` is at least 2.
+    """
+    whole("bits", bits, 2)
+    largest = float(w.detach().abs().max())
+    if not largest > 0:
+        raise ValueError(f"powers of two need a weight that is not 0; got shape {tuple(w.shape)}")
+    top = math.floor(math.log2(4 * largest / 3))
+    return top, top + 1 - 2 ** (bits - 2)
+
+
+def power_of_two(w: Tensor, bits: int) -> Tensor:
+    """Return the nearest of 0 and +-2^n2 .. +-2^n1 (equation 4), with derivative 1.
+
+    Sizes in [0.75, 1.5) * 2^e become 2^e; sizes below 2^n2 / 2 become 0.
+    """
+    top, bottom = power_range(w, bits)
+    size = w.detach().abs()
+    exponent = torch.floor(torch.log2(size * (4 / 3))).clamp(bottom, top)
+    level = torch.where(size < 2.0**bottom / 2, 0, torch.exp2(exponent))
+    return w + (w.sign() * level - w).detach()

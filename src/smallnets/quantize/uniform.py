@@ -1,0 +1,204 @@
+"""Uniform quantisation: evenly spaced levels, their codes, and where to put them.
+
+A grid is a step (the distance of two levels, in the unit of the tensor) and a zero point (the code
+that stands for 0). `x` of shape (...) is stored as codes `round(x / step) + zero` and read back as
+`step * (codes - zero)`. With `per_channel` every output channel, the first dimension of a weight,
+has a grid of its own, and steps and zero points have the shape (channels, 1, ...).
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smallnets.checks import above, whole
+from smallnets.quantize.rounding import integer_range
+
+
+def nearest_codes(
+    x: Tensor, step: Tensor | float, low: int, high: int, zero: Tensor | float = 0
+) -> Tensor:
+    """Return the codes of the levels nearest to `x`, between `low` and `high`, in x's dtype."""
+    return (torch.round(x / step) + zero).clamp(low, high)
+
+
+def dequantize(codes: Tensor, step: Tensor | float, zero: Tensor | float = 0) -> Tensor:
+    """Return the values that `codes` stand for: step * (codes - zero)."""
+    return step * (codes - zero)
+
+
+def fake_quantize(
+    x: Tensor,
+    step: Tensor | float,
+    low: int | Tensor,
+    high: int | Tensor,
+    zero: Tensor | float = 0,
+) -> Tensor:
+    """Return `x` moved to the nearest level of the grid, with straight-through gradients.
+
+    Args:
+        x: any shape.
+        step: broadcasts against `x`; its sign is ignored, so that learning it cannot turn the grid
+            around.
+        low, high: the smallest and the largest code.
+        zero: the code of the value 0, a whole number; broadcasts against `x`; no gradient.
+
+    With v = x / step: the gradient to `x` is 1 where low <= v + zero <= high and 0 elsewhere; the
+    gradient to the step is round(v) - v there and the code of the limit (less `zero`) elsewhere.
+    """
+    step = torch.as_tensor(step, dtype=x.dtype, device=x.device)
+    quantised: Tensor = _FakeQuantize.apply(x, step, low - zero, high - zero)
+    return quantised
+
+
+def affine_grid(x: Tensor, bits: int, per_channel: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the step and zero point whose 2^bits levels reach from x's minimum to its maximum.
+
+    The range always includes 0, so that 0 (of padding, of a ReLU) is a level. Codes run from 0 to
+    2^bits - 1.
+    """
+    _, high = integer_range(bits, signed=False)
+    least, most = _extremes(_values(x), per_channel)
+    least, most = least.clamp(max=0), most.clamp(min=0)
+    step = _nonzero(most - least) / high
+    return step, -torch.round(least / step)
+
+
+def symmetric_grid(x: Tensor, bits: int, per_channel: bool = False) -> Tensor:
+    """Return the step whose codes -(2^(bits-1) - 1) .. 2^(bits-1) - 1 reach x's largest size.
+
+    Raises ValueError for one bit, which leaves the code 0 alone.
+    """
+    _, high = integer_range(bits)
+    if high == 0:
+        raise ValueError("bits of a symmetric grid must be between 2 and 32; got 1")
+    least, most = _extremes(_values(x), per_channel)
+    return _nonzero(torch.maximum(-least, most)) / high
+
+
+def search_grid(
+    x: Tensor,
+    bits: int,
+    *,
+    symmetric: bool = False,
+    signed: bool = True,
+    per_channel: bool = True,
+    zero_in_range: bool = False,
+    power: float = 2.4,
+    ratios: int = 100,
+) -> tuple[Tensor, Tensor]:
+    """Return the step and zero point of the clipping range with the least error.
+
+    The range of `x` is shrunk to r times its width for r = 1, 1 - 1/ratios, ..., 1/ratios, and the
+    r with the least mean |x - quantised x|^power is kept, the larger one of two equals (the search
+    of BRECQ and Genie's code). Codes run from 0 to 2^bits - 1.
+
+    Args:
+        x: any shape; the first dimension is the channel if `per_channel`.
+        symmetric: the range is -max|x| .. max|x|, or 0 .. max|x| unless `signed`.
+        zero_in_range: keep the zero point a code, as integer hardware needs it, also where all
+            values have one sign.
+        power: exponent of the error, above 0.
+
+    Warns about channels that hold a single value; they are stored without error.
+    """
+    _, high = integer_range(bits, signed=False)
+    above("power", power, 0)
+    whole("ratios", ratios, 1)
+    least, most = _extremes(_values(x), per_channel)
+    if symmetric:
+        most = torch.maximum(-least, most)
+        least = -most if signed else torch.zeros_like(most)
+    elif zero_in_range:
+        least, most = least.clamp(max=0), most.clamp(min=0)
+    least, most = _spread(least, most)
+    best_step, best_zero = torch.ones_like(most), torch.zeros_like(most)
+    best = torch.full_like(most, torch.inf)
+    for ratio in torch.linspace(1, 1 / ratios, ratios, dtype=torch.float64).tolist():
+        step = ratio * (most - least) / high
+        zero = -torch.round(ratio * least / step)
+        quantised = dequantize(nearest_codes(x, step, 0, high, zero), step, zero)
+        error = _mean((x - quantised).abs().pow(power), per_channel)
+        better = error < best
+        best = torch.where(better, error, best)
+        best_step = torch.where(better, step, best_step)
+        best_zero = torch.where(better, zero, best_zero)
+    return best_step, best_zero
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """step * round(clamp(x / step, low, high)); saves x and the step only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+        ctx.save_for_backward(x, step)
+        ctx.limits = low, high
+        return _clip(x / _size(step), low, high).round_().mul_(_size(step))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (upstream,) = gradients
+        x, step = ctx.saved_tensors
+        scaled = x / _size(step)
+        clipped = _clip(scaled, *ctx.limits)
+        inside = scaled == clipped
+        to_x = upstream * inside if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return to_x, None, None, None
+        slope = clipped.round() - torch.where(inside, scaled, 0)
+        to_step = (upstream * slope).sum_to_size(step.shape) * torch.where(step < 0, -1, 1)
+        return to_x, to_step.to(step.dtype), None, None
+
+
+def _clip(x: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    return torch.maximum(torch.minimum(x, _like(high, x)), _like(low, x))
+
+
+def _like(limit: int | Tensor, x: Tensor) -> Tensor:
+    return torch.as_tensor(limit, dtype=x.dtype, device=x.device)
+
+
+def _size(step: Tensor) -> Tensor:
+    return step.abs().clamp(min=torch.finfo(step.dtype).tiny)
+
+
+def _values(x: Tensor) -> Tensor:
+    if x.numel() == 0 or not bool(torch.isfinite(x).all()):
+        raise ValueError(
+            f"a grid needs at least one value and only finite ones; got shape {tuple(x.shape)} "
+            f"with {int((~torch.isfinite(x)).sum())} that are not finite"
+        )
+    return x.detach()
+
+
+def _extremes(x: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Minimum and maximum, of everything () or of every channel (channels, 1, ...)."""
+    if not per_channel:
+        return x.min(), x.max()
+    shape = (len(x), *[1] * (x.dim() - 1))
+    rows = x.flatten(1) if x.dim() > 1 else x[:, None]
+    return rows.amin(1).view(shape), rows.amax(1).view(shape)
+
+
+def _mean(x: Tensor, per_channel: bool) -> Tensor:
+    if not per_channel:
+        return x.mean()
+    return x.mean(dim=tuple(range(1, x.dim())), keepdim=True) if x.dim() > 1 else x
+
+
+def _nonzero(width: Tensor) -> Tensor:
+    """A range of width 0 holds zeros only: any step stores them."""
+    return torch.where(width > 0, width, torch.ones_like(width))
+
+
+def _spread(least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """Where all values are one, let the range reach to 0 (or to 1 where that value is 0)."""
+    constant = least == most
+    if bool(constant.any()):
+        which = constant.flatten().nonzero().flatten().tolist()
+        warnings.warn(f"channels {which} of the tensor hold a single value each", stacklevel=3)
+        least = torch.where(constant, least.clamp(max=0), least)
+        most = torch.where(constant, most.clamp(min=0), most)
+        most = torch.where(least == most, torch.ones_like(most), most)
+    return least, most
