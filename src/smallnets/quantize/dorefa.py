@@ -33,7 +33,7 @@ def dorefa_weights(w: Tensor, bits: int, scale: str = "unit") -> Tensor:
         raise ValueError(f"DoReFa needs a weight that is not 0; got shape {tuple(w.shape)}")
     mean = w.detach().abs().mean()
     if bits == 1 and scale != "mean":
-        return mean * sign(w, clip=None)
+        return mean * sign(w / mean, clip=None)
     if scale == "largest":
         largest = largest.detach()
     unit = squashed / largest

@@ -117,7 +117,7 @@ PRESETS = {
             precision="32-true",
         ),
     ),
-    # The data set and architecture of the paper's smaller experiments; the schedule is ours.
+    # For CIFAR-100, one of the paper's data sets; its network and schedule are not known to us.
     "paper": StudySettings(
         network="resnet-20-16",
         resolution=32,

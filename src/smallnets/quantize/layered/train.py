@@ -156,7 +156,8 @@ def train_once(
             they have.
         dataset, seed, keep, label: as for `smallnets.training.fit`.
         settings: how to train. Its weight decay acts on shared weights only.
-        objective: loss of the widths, and how they are combined.
+        objective: loss of the widths, and how they are combined. Its gradients are taken width by
+            width in one process, so it does not train across several.
     """
     if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
         network.start(dataset.normalise(dataset.x_train[: settings.batch_size]))
