@@ -9,6 +9,7 @@ estimates that for all channels at once: it is the squared derivative of the los
 - `derivatives`: `gate_gradients`, `gate_curvatures`, `losses_without`, `best_subset`; what the
   formulas are made of.
 - `groups`: `channel_groups`; channels that go together, across skip connections, of any network.
+- `tracing`: `dependency_graphs`; of the whole network, or of the parts that can be followed.
 - `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `shared_out`; criteria of the groups.
 - `coupled`: `coupled_scores`; the scores of Torch-Pruning, for comparison.
 - `schedule`: `Schedule`, `Ranking`, `select`; the official engine, step for step.

@@ -5,7 +5,7 @@ it. It can say whether published numbers fit together and where channels must ha
 say which channels those were, or what accuracy is left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,23 +131,43 @@ def explain(
     """
     sizes = network.prunable
     units = np.array(list(sizes.values()), dtype=float)
-    start = even(network, gone)
-
-    def at(x: np.ndarray) -> dict[str, float]:
-        return dict(zip(sizes, x.tolist(), strict=True))
+    first = np.full(len(units), 1 - gone / network.gates)
+    left = _costs_of_shares(network)
+    goals = np.array([gone, 1e9 * macs, 1e6 * parameters])
 
     def misses(x: np.ndarray) -> np.ndarray:
-        left = network.priced(at(x))
-        removed = network.gates - float(units @ x)
-        return np.array([removed / gone, left[0] / macs, left[1] / parameters]) - 1
+        return np.array([network.gates - units @ x, *left(x)]) / goals - 1
 
-    first = np.array(list(start.values()))
     found = minimize(
         lambda x: float((units * (x - first) ** 2).sum() / units.sum()),
         first,
         method="SLSQP",
         bounds=[(least, 1)] * len(units),
         constraints={"type": "eq", "fun": misses},
-        options={"maxiter": 100, "ftol": 1e-6, "eps": 1e-5},  # the costs are whole numbers
+        options={"maxiter": 100, "ftol": 1e-6},
     )
-    return at(found.x) if np.abs(misses(found.x)).max() < 1e-3 else None
+    if np.abs(misses(found.x)).max() >= 1e-3:
+        return None
+    return dict(zip(sizes, found.x.tolist(), strict=True))
+
+
+def _costs_of_shares(network: Counted) -> Callable[[np.ndarray], tuple[float, float]]:
+    """Multiply-accumulates and parameters as a function of the shares, on arrays: `Costs` for a
+    search, which asks thousands of times.
+    """
+    prices, sizes = network.costs, network.prunable
+    layers = list(prices.layers.values())
+    work = np.array([layer.macs for layer in layers], dtype=float)
+    weights = np.array([layer.parameters for layer in layers], dtype=float)
+    out, into = (
+        np.array([[side.get(name, 0.0) * units for name, units in sizes.items()] for side in sides])
+        for sides in ([one.out for one in layers], [one.into for one in layers])
+    )
+    vectors = np.array([prices.vectors[name] * units for name, units in sizes.items()])
+
+    def left(x: np.ndarray) -> tuple[float, float]:
+        stays = (1 - out @ (1 - x)) * (1 - into @ (1 - x))
+        parameters = weights @ stays + prices.fixed - vectors @ (1 - x)
+        return float(work @ stays + prices.elsewhere), float(parameters)
+
+    return left

@@ -28,6 +28,11 @@ def checked(batches: Iterable[tuple[Tensor, Tensor]]) -> Batches:
     return listed
 
 
+def copies(batches: Batches) -> int:
+    """How many versions of a network to stack, so that some 500 images are in work at once."""
+    return max(1, 512 // len(batches[0][1]))
+
+
 def finite(name: str, value: Tensor) -> Tensor:
     """Return `value` if all of it is finite, else raise ValueError."""
     if not value.isfinite().all():

@@ -9,17 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from smallnets import checks
-from smallnets.measure import evaluating
 from smallnets.prune.importance.gates import Site
-
-WEIGHTED = (_ConvNd, nn.Linear)
+from smallnets.prune.importance.tracing import WEIGHTED, dependency_graphs
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ def channel_groups(
 
     Left alone are the layers that make the output, groups that reach a norm over channels
     (LayerNorm, GroupNorm), attention or a free parameter, where zero is not the same as absent, and
-    groups that nothing is known to read.
+    groups that nothing is known to write or to read. Where feature maps are put together in another
+    order (windows of attention, shuffled channels), only what lies between is looked at.
 
     Args:
         model: any network of convolutions, BatchNorm and linear layers, in the main.
@@ -105,12 +102,12 @@ def channel_groups(
     modules = {name: module for module, name in names.items()}
     for name in ignored:
         checks.one_of("ignored module", name, modules)
-    graph = dependency_graph(model, example)
     found: dict[str, ChannelGroup] = {}
-    for raw in graph.get_all_groups(ignored_layers=[modules[name] for name in ignored]):
-        group = _plain(raw, graph, names)
-        if group is not None:
-            found[group.name] = group
+    for graph in dependency_graphs(model, example):
+        for raw in graph.get_all_groups(ignored_layers=[modules[name] for name in ignored]):
+            group = _plain(raw, graph, names)
+            if group is not None:
+                found[group.name] = group
     if not found:
         raise ValueError(
             f"the network must have convolutions or linear layers whose channels can be removed; "
@@ -119,32 +116,10 @@ def channel_groups(
     return found
 
 
-def dependency_graph(model: nn.Module, example: Tensor) -> Any:
-    """Torch-Pruning's graph of a network, traced in evaluation mode.
-
-    Raises:
-        ValueError: the trace fails; the message says how.
-    """
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)  # the trace follows gradients
-    try:
-        with evaluating(model), torch.enable_grad():
-            return torch_pruning.DependencyGraph().build_dependency(model, example, verbose=False)
-    except (ArithmeticError, RuntimeError, TypeError, AttributeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"the network must be traceable with the example given: {reason}"
-        ) from None
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
 def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> ChannelGroup | None:
     root = raw[0].dep.target.module
     channels = len(raw[0].idxs)
-    blocks, members, norms = 1, [], []
+    blocks, members, norms, written = 1, [], [], False
     for item in raw:
         module, handler = item.dep.target.module, item.dep.handler
         if isinstance(module, (*WEIGHTED, _BatchNorm)):
@@ -152,6 +127,7 @@ def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> ChannelGroup
                 return None
             depthwise = _is_depthwise(module)
             side = "out" if graph.is_out_channel_pruning_fn(handler) or depthwise else "in"
+            written |= side == "out" and isinstance(module, WEIGHTED) and not depthwise
             if isinstance(module, _ConvNd) and module.groups > 1 and not depthwise:
                 if blocks not in (1, module.groups):
                     return None
@@ -164,7 +140,7 @@ def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> ChannelGroup
             return None
     size, rest = divmod(channels, blocks)
     reads = any(member[1] == "in" for member in members)
-    if rest or size < 2 or not reads or names[root] not in {m[0] for m in members}:
+    if rest or size < 2 or not reads or not written or names[root] not in {m[0] for m in members}:
         return None
     plain = tuple(
         Member(name, side, places, tuple(unit % size for unit in units), width)

@@ -79,7 +79,7 @@ PRESETS = {
         held_out=32,
         seeds=2,
         scored=32,
-        score_batch=16,
+        score_batch=8,
         levels=(0.8, 0.5),
         tuned=(0.6,),
         training=TrainSettings(epochs=2, batch_size=32, lr=0.05, augmentation=_VIEW),
@@ -93,8 +93,9 @@ PRESETS = {
         test=1500,
         held_out=600,
         seeds=3,
-        scored=256,
-        score_batch=16,
+        # 64 minibatches, as at the paper's size: rankings within layers need many
+        scored=512,
+        score_batch=8,
         levels=(0.9, 0.8, 0.7, 0.6),
         tuned=(0.6, 0.4),
         training=TrainSettings(

@@ -17,6 +17,7 @@ from smallnets.prune.importance import criteria as formulas
 from smallnets.prune.importance.derivatives import (
     Loss,
     checked,
+    copies,
     finite,
     gate_curvatures,
     gate_gradients,
@@ -71,12 +72,12 @@ def scores(
             for g in groups
         }
     if {"OBD", "Taylor SO"} & set(names):
-        bends = gate_curvatures(model, sites, listed, loss)
+        bends = gate_curvatures(model, sites, listed, loss, chunk=copies(listed))
         found["OBD"] = {g: formulas.obd(bends[g]) for g in groups}
         if "Taylor SO" in names:
             found["Taylor SO"] = {g: formulas.taylor_so(slopes[g], bends[g]) for g in groups}
     if "oracle" in names:
-        base, without = losses_without(model, sites, listed, loss)
+        base, without = losses_without(model, sites, listed, loss, chunk=copies(listed))
         found["oracle"] = {g: formulas.oracle(base, without[g]) for g in groups}
     if "Taylor output" in names:
         found["Taylor output"] = _output_scores(model, groups, listed, loss)

@@ -18,6 +18,13 @@ from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.measure.ranking import correlations, pooled, within_layers
 from smallnets.models import cifar_resnet
+from smallnets.prune.importance.criteria import oracle, taylor_fo
+from smallnets.prune.importance.derivatives import (
+    copies,
+    gate_gradients,
+    losses_without,
+    per_batch,
+)
 from smallnets.prune.importance.gates import gated
 from smallnets.prune.importance.groups import ChannelGroup, channel_groups, group_sites
 from smallnets.prune.importance.plan import StudySettings
@@ -47,6 +54,8 @@ class Examined:
         inner: the groups whose gate has one place.
         agreement: criterion -> name of a coefficient -> value, with the squared oracle.
         samples: "mode, images" -> Spearman's coefficient of first-order scores with the oracle.
+        growing: group -> number of minibatches -> Spearman's coefficient within the group, of
+            first-order scores with an oracle that saw the same minibatches.
         cut: criterion -> test accuracy at each of the settings' levels, without any training.
         repeated: share -> test accuracy of first-order pruning in rounds, without any training.
     """
@@ -56,6 +65,7 @@ class Examined:
     inner: tuple[str, ...]
     agreement: Mapping[str, Mapping[str, float]]
     samples: Mapping[str, float]
+    growing: Mapping[str, Mapping[int, float]]
     cut: Mapping[str, Sequence[float]]
     repeated: Mapping[float, float]
 
@@ -128,6 +138,7 @@ def examine(
         for name in (*ESTIMATES, "Taylor output")
     }
     samples = sample_study(network, inner, batches, {name: exact[name] for name in inner})
+    growing = minibatch_study(network, inner, batches)
     cut = {
         name: [
             _masked_accuracy(
@@ -155,7 +166,7 @@ def examine(
         for share in settings.tuned
     }
     whole = accuracy_of(network, dataset)
-    return Examined(whole, found, tuple(inner), agreement, samples, cut, repeated)
+    return Examined(whole, found, tuple(inner), agreement, samples, growing, cut, repeated)
 
 
 def ranked(
@@ -218,11 +229,36 @@ def sample_study(
         for mode, model in (("evaluation", network), ("training", moving)):
             found = scores(model, groups, same)["Taylor FO"]
             report[f"{mode} mode, {count} images"] = pooled(found, exact).spearman
-    for size in (8, len(images)):
+    for size in (2, 32, len(images)):
         other = list(zip(images.split(size), labels.split(size), strict=True))
         found = scores(network, groups, other)["Taylor FO"]
         report[f"evaluation mode, batches of {size}"] = pooled(found, exact).spearman
     return report
+
+
+def minibatch_study(
+    network: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    batches: Sequence[tuple[Tensor, Tensor]],
+) -> dict[str, dict[int, float]]:
+    """Spearman's coefficient of first-order scores with the oracle within each group, when both are
+    means over the first 4, 8, 16, ... of the minibatches: group -> number -> coefficient.
+    """
+    sites = group_sites(groups)
+    slopes = per_batch(gate_gradients(network, sites, batches))
+    base, without = losses_without(network, sites, batches, chunk=copies(batches))
+    counts = [min(4, len(batches))]
+    while counts[-1] * 2 <= len(batches):
+        counts.append(counts[-1] * 2)
+    return {
+        name: {
+            count: correlations(
+                taylor_fo(slopes[name][:count]), oracle(base[:count], without[name][:count])
+            ).spearman
+            for count in counts
+        }
+        for name in groups
+    }
 
 
 def tuned(

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 from smallnets import checks
 from smallnets.measure import evaluating
 from smallnets.prune.importance.gates import gated
 from smallnets.prune.importance.groups import (
-    WEIGHTED,
     ChannelGroup,
-    dependency_graph,
     group_sites,
     width_of,
 )
+from smallnets.prune.importance.tracing import WEIGHTED, dependency_graphs
 
 Masks = Mapping[str, Tensor]  # name of a group -> (units,), 1 stays and 0 goes
 
@@ -105,11 +105,12 @@ def remove(
     closed = checked_masks(masks, groups)
     smaller = copy.deepcopy(model)
     modules = dict(smaller.named_modules())
-    graph = dependency_graph(smaller, example)
+    graphs = dependency_graphs(smaller, example)
     for name, mask in closed.items():
         gone = groups[name].channels((~mask).nonzero().flatten().tolist())
         if gone:
             root = modules[name]
+            graph = next(one for one in graphs if root in one.module2node)
             pruner = graph.get_pruner_of_module(root)
             graph.get_pruning_group(root, pruner.prune_out_channels, gone).prune()
     for parameter in smaller.parameters():
@@ -162,18 +163,20 @@ class Costs:
         vectors: group -> entries of biases and norms that go with one unit.
         fixed: parameters in biases, norms and elsewhere, of the whole network.
         sizes: units of each group.
+        elsewhere: multiply-accumulates that no layer makes, such as products of attention.
     """
 
     layers: Mapping[str, Layer]
     vectors: Mapping[str, float]
     fixed: int
     sizes: Mapping[str, int]
+    elsewhere: int = 0
 
     def macs(self, kept: Mapping[str, float] | None = None) -> int:
         """Of one example, with `kept` units in the groups named (others keep all)."""
-        return round(
-            sum(layer.macs * layer.left(kept or {}, self.sizes) for layer in self.layers.values())
-        )
+        kept = kept or {}
+        layers = sum(layer.macs * layer.left(kept, self.sizes) for layer in self.layers.values())
+        return round(layers + self.elsewhere)
 
     def parameters(self, kept: Mapping[str, float] | None = None) -> int:
         """Of the network, with `kept` units in the groups named."""
@@ -196,7 +199,7 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
         groups: from `channel_groups`.
         example: (batch, ...) input of the size that counts.
     """
-    work = _layer_macs(model, example)
+    work, elsewhere = _layer_macs(model, example)
     modules = dict(model.named_modules())
     shares: dict[str, dict[str, dict[str, float]]] = {n: {"out": {}, "in": {}} for n in work}
     vectors = dict.fromkeys(groups, 0.0)
@@ -219,11 +222,12 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
     }
     everything = sum(parameter.numel() for parameter in model.parameters())
     fixed = everything - sum(layer.parameters for layer in layers.values())
-    return Costs(layers, vectors, fixed, {name: group.size for name, group in groups.items()})
+    sizes = {name: group.size for name, group in groups.items()}
+    return Costs(layers, vectors, fixed, sizes, elsewhere)
 
 
-def _layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Multiply-accumulates of every convolution and linear layer for one example."""
+def _layer_macs(model: nn.Module, example: Tensor) -> tuple[dict[str, int], int]:
+    """Multiply-accumulates of every convolution and linear layer for one example, and the rest."""
     found: dict[str, int] = {}
     handles = []
     for name, module in model.named_modules():
@@ -234,10 +238,11 @@ def _layer_macs(model: nn.Module, example: Tensor) -> dict[str, int]:
                 found[name] = found.get(name, 0) + uses * layer.weight.numel()
 
             handles.append(module.register_forward_hook(count))
+    counter = FlopCounterMode(display=False)  # counts a multiply-accumulate as two operations
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), counter:
             model(example[:1])
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, counter.get_total_flops() // 2 - sum(found.values())
