@@ -84,9 +84,10 @@ def export_int8(network: QuantizedNetwork, input_shape: tuple[int, ...]) -> byte
                 "weights must be quantised with symmetric=True, so that all channels have the "
                 f"middle code for 0; {name} has others"
             )
+    most = max(quantizer.bits for quantizer in network.activations)
+    if most > 8:
+        raise ValueError(f"activations must have at most 8 bits; got {most}")
     for quantizer in network.activations:
-        if quantizer.bits > 8:
-            raise ValueError(f"activations must have at most 8 bits; got {quantizer.bits}")
         if not quantizer.ready:
             raise ValueError("calibrate or reconstruct the network before exporting it")
     root = copy.deepcopy(network.root)

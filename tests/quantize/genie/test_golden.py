@@ -177,7 +177,7 @@ def test_synthesis_loss_and_gradient(values, chain):
     loss.total.backward()
     same(torch.stack([loss.total, loss.mean, loss.std]), values["dist_loss_total_mean_std"][0])
     same(images.grad, values["dist_dx0"], rtol=1e-8, atol=1e-12)
-    assert float(other.total) > 2 * float(loss.total)
+    assert other.total.item() > 2 * loss.total.item()
 
 
 def test_five_steps_of_synthesis(values, chain):

@@ -93,6 +93,7 @@ def _fold(graph: fx.GraphModule) -> None:
         replace_module(graph, before.target, fused.requires_grad_(False))
         node.replace_all_uses_with(before)
         graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
     graph.recompile()
 
 
