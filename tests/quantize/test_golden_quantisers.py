@@ -67,7 +67,7 @@ def gradients(output: Tensor, upstream: np.ndarray, *inputs: Tensor) -> tuple[Te
     return torch.autograd.grad(output, inputs, torch.tensor(upstream))
 
 
-@pytest.mark.parametrize("bits", (1, *BITS))
+@pytest.mark.parametrize("bits", [1, *BITS])
 @pytest.mark.parametrize(
     ("name", "scale"), [("dorefa_paper", "unit"), ("dorefa_scaled_variant", "largest")]
 )
@@ -78,7 +78,7 @@ def test_dorefa_weights(book: Arrays, name: str, scale: str, bits: int) -> None:
     close(gradients(output, book["in/gw"], w)[0], book[f"{name}/w{bits}/grad"])
 
 
-@pytest.mark.parametrize("bits", (1, *BITS))
+@pytest.mark.parametrize("bits", [1, *BITS])
 def test_dorefa_activations(book: Arrays, bits: int) -> None:
     a = leaf(book["in/a"])
     output = dorefa_activations(a, bits)
@@ -106,7 +106,7 @@ def test_any_precision_weights_and_activations(golden: Callable[[str], Arrays]) 
         )
 
 
-@pytest.mark.parametrize("bits", (1, *BITS))
+@pytest.mark.parametrize("bits", [1, *BITS])
 def test_pact(book: Arrays, bits: int) -> None:
     for index, level in enumerate(book["pact/alphas"].tolist()):
         a, alpha = leaf(book["in/a"]), torch.tensor(level, dtype=torch.float64, requires_grad=True)

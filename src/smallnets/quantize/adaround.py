@@ -75,5 +75,5 @@ def hard_codes(base: Tensor, logits: Tensor, zero: Tensor, high: int) -> Tensor:
     return (base + (logits >= 0).to(base.dtype) + zero).clamp(0, high)
 
 
-SATURATED = math.log((HIGH - 0) / (0 - LOW))
+LIMIT = math.log((HIGH - 0) / (0 - LOW))
 """Size of a logit from which on its soft bit is 0 or 1 and has no gradient: log 11."""
