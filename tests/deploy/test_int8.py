@@ -38,6 +38,8 @@ def test_runtime_agrees_with_the_simulation(network, pictures, bits):
     assert found.difference < 0.1
     assert found.file_bytes["int8"] < 0.6 * found.file_bytes["float"]
     assert all(one.median > 0 for one in found.latency.values())
+    assert found.summary["int8"] == found.latency["int8"].median
+    assert found.summary["float file"] == found.file_bytes["float"]
     session = onnx_runtime.load(export_int8(result, SHAPE))
     other = onnx_runtime.predict(session, 2 * pictures)
     assert not torch.allclose(other, onnx_runtime.predict(session, pictures))

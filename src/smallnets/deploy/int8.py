@@ -167,6 +167,16 @@ class Deployed:
     agreement: float
     difference: float
 
+    @property
+    def summary(self) -> dict[str, float]:
+        """As numbers by name: median seconds and bytes of both, agreement, difference."""
+        return {
+            **{name: one.median for name, one in self.latency.items()},
+            **{f"{name} file": float(size) for name, size in self.file_bytes.items()},
+            "agreement": self.agreement,
+            "difference": self.difference,
+        }
+
 
 def deploy(
     original: nn.Module,
