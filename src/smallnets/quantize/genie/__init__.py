@@ -1,0 +1,132 @@
+"""Genie: quantisation without data (Jeon, Lee and Kim, CVPR 2023).
+
+Two halves. A *synthesiser* makes images that a trained network takes for its training data, from
+the statistics in its BatchNorm layers alone (`synthesize`, and its rivals). A *quantiser* learns on
+them, part by part, to round weights up or down and how wide the steps are (`quantize`,
+`reconstruct`). Both work on any network that torch.fx can trace::
+
+    images = synthesize(model, 1024, (3, 224, 224)).images
+    network = quantize(model, weight_bits=4, activation_bits=4)
+    reconstruct(network, images)
+    logits = network(batch)
+
+From the paper: the loss, the generator with learned latent vectors, swing convolution, the detached
+base. From the official code: reductions, schedules, order of operations, QDrop in two places.
+"""
+
+from smallnets.quantize.genie.frozen import export, packed_bytes, restore
+from smallnets.quantize.genie.generator import DataGenerator
+from smallnets.quantize.genie.network import (
+    Allocated,
+    BitPolicy,
+    QuantizedNetwork,
+    calibrate,
+    quantize,
+)
+from smallnets.quantize.genie.plan import PRESETS, PUBLISHED, StudySettings, prepare
+from smallnets.quantize.genie.quantizers import (
+    MODES,
+    ActivationQuantizer,
+    Mixer,
+    WeightQuantizer,
+)
+from smallnets.quantize.genie.reconstruct import (
+    Progress,
+    ReconstructionSettings,
+    UnitHistory,
+    learn,
+    reconstruct,
+    reconstruction_loss,
+)
+from smallnets.quantize.genie.statistics import (
+    BatchNormInputs,
+    BNSLoss,
+    BNStat,
+    bn_statistics,
+    bns_loss,
+    matching_loss,
+)
+from smallnets.quantize.genie.study import (
+    SOURCES,
+    Case,
+    assess,
+    by_case,
+    calibration_images,
+    cases,
+    diversity,
+    imagine,
+    jobs,
+    new_network,
+    portrait,
+    trained,
+    watch,
+)
+from smallnets.quantize.genie.swing import SwingConv2d, phase_coverage, swing
+from smallnets.quantize.genie.synthesis import (
+    METHODS,
+    Synthesis,
+    SynthesisSettings,
+    corner_energy,
+    optimise,
+    roughness,
+    synthesize,
+)
+from smallnets.quantize.genie.units import Unit, find_units, traced
+
+__all__ = [
+    "METHODS",
+    "MODES",
+    "PRESETS",
+    "PUBLISHED",
+    "SOURCES",
+    "ActivationQuantizer",
+    "Allocated",
+    "BNSLoss",
+    "BNStat",
+    "BatchNormInputs",
+    "BitPolicy",
+    "Case",
+    "DataGenerator",
+    "Mixer",
+    "Progress",
+    "QuantizedNetwork",
+    "ReconstructionSettings",
+    "StudySettings",
+    "SwingConv2d",
+    "Synthesis",
+    "SynthesisSettings",
+    "Unit",
+    "UnitHistory",
+    "WeightQuantizer",
+    "assess",
+    "bn_statistics",
+    "bns_loss",
+    "by_case",
+    "calibrate",
+    "calibration_images",
+    "cases",
+    "corner_energy",
+    "diversity",
+    "export",
+    "find_units",
+    "imagine",
+    "jobs",
+    "learn",
+    "matching_loss",
+    "new_network",
+    "optimise",
+    "packed_bytes",
+    "phase_coverage",
+    "portrait",
+    "prepare",
+    "quantize",
+    "reconstruct",
+    "reconstruction_loss",
+    "restore",
+    "roughness",
+    "swing",
+    "synthesize",
+    "traced",
+    "trained",
+    "watch",
+]

@@ -1,0 +1,204 @@
+"""Sizes of the chapter's experiments, at three scales, and what a reader asked for instead."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.data import Augmentation, Dataset, load
+from smallnets.quantize.genie.reconstruct import ReconstructionSettings
+from smallnets.quantize.genie.synthesis import SynthesisSettings
+from smallnets.training import TrainSettings, with_seeds
+
+PUBLISHED = {
+    "W4A4": {"Genie": 69.66, "QDrop, real images": 69.13},
+    "W3A3": {"Genie": 66.84, "QDrop, real images": 65.68},
+    "W2A4": {"Genie": 65.10, "QDrop, real images": 64.38},
+    "W2A2": {"Genie": 54.01, "QDrop, real images": 51.69},
+}
+"""Top-1 accuracy (%) of ResNet-18 on ImageNet, 71.06 in full precision, as reported."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Sizes of the chapter's experiments.
+
+    Attributes:
+        network: a name of `smallnets.models.named`, "resnet-DEPTH-WIDTH", or one of torchvision's.
+        resolution: side of the images that networks see, a multiple of 4.
+        train, test: images of each part; None is all.
+        held_out: training images set aside for choosing settings.
+        seeds: repetitions of everything, the trained network included.
+        images: calibration images, real or made.
+        counts: smaller numbers of them.
+        widths: (bits of weights, bits of activations) at which sources are compared.
+        main: the widths at which methods are compared.
+        training: of the network.
+        synthesis: of images.
+        reconstruction: of the quantised network.
+        sample: values that decide where an activation's step starts; None is all.
+    """
+
+    network: str
+    resolution: int
+    train: int | None
+    test: int | None
+    held_out: int
+    seeds: int
+    images: int
+    counts: tuple[int, ...]
+    widths: tuple[tuple[int, int], ...]
+    main: tuple[int, int]
+    training: TrainSettings
+    synthesis: SynthesisSettings
+    reconstruction: ReconstructionSettings
+    sample: int | None = 16_384
+
+
+_VIEW = Augmentation(crop=1)
+PRESETS = {
+    "smoke": StudySettings(
+        network="resnet-8-4",
+        resolution=16,
+        train=192,
+        test=100,
+        held_out=32,
+        seeds=2,
+        images=16,
+        counts=(8,),
+        widths=((4, 4), (2, 4)),
+        main=(2, 4),
+        training=TrainSettings(epochs=2, batch_size=32, lr=0.05, augmentation=_VIEW),
+        synthesis=SynthesisSettings(iterations=3, batch_size=16, widths=(8, 4), latent_dim=32),
+        reconstruction=ReconstructionSettings(
+            iterations=3, batch_size=8, lr_bit=3e-2, lr_step=1e-3, lr_activation=4e-4, opening=8
+        ),
+    ),
+    "small": StudySettings(
+        network="resnet-8-12",
+        resolution=16,
+        train=2500,
+        test=1500,
+        held_out=600,
+        seeds=3,
+        images=128,
+        counts=(32, 64),
+        widths=((4, 4), (3, 3), (2, 4)),
+        main=(2, 4),
+        training=TrainSettings(
+            epochs=12, batch_size=64, lr=0.1, warmup_epochs=2, augmentation=_VIEW
+        ),
+        synthesis=SynthesisSettings(
+            iterations=150, batch_size=128, widths=(32, 16), patience=20, decay_every=5
+        ),
+        # of 60 and 100 steps, rates of 1e-2 and 3e-2, lambda of 0.1 and 1, on held-out images
+        reconstruction=ReconstructionSettings(
+            iterations=60, lr_bit=3e-2, lr_step=1e-3, lr_activation=4e-4
+        ),
+    ),
+    # Published numbers, on CIFAR-10 in place of ImageNet.
+    "paper": StudySettings(
+        network="resnet-20-16",
+        resolution=32,
+        train=None,
+        test=None,
+        held_out=5000,
+        seeds=3,
+        images=1024,
+        counts=(128, 256, 512),
+        widths=((4, 4), (3, 3), (2, 4), (2, 2)),
+        main=(2, 4),
+        training=TrainSettings(epochs=160, batch_size=128, lr=0.1, warmup_epochs=2),
+        synthesis=SynthesisSettings(),
+        reconstruction=ReconstructionSettings(),
+        sample=None,
+    ),
+}
+
+
+def prepare(
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    train: int | None = None,
+    network: str | None = None,
+    resolution: int | None = None,
+    epochs: int | None = None,
+    flips: bool | None = None,
+    images: int | None = None,
+    synthesis_steps: int | None = None,
+    unit_steps: int | None = None,
+) -> tuple[Dataset, StudySettings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
+
+    Args:
+        name: of the data set, for `smallnets.data.load`.
+        scale: name of a preset.
+        seeds: repetitions.
+        device, precision: of the network's training.
+        train: training images.
+        network: see `StudySettings`.
+        resolution: side of the images, a multiple of 4, at most that of the data set.
+        epochs: of the training.
+        flips: whether mirrored images keep their label; None asks the data set.
+        images: calibration images.
+        synthesis_steps: of each batch of images.
+        unit_steps: of each unit's reconstruction.
+
+    Raises:
+        ValueError: unknown names, numbers out of range, or too few images for the scale.
+    """
+    checks.one_of("scale", scale, PRESETS)
+    preset = with_seeds(PRESETS[scale], seeds)
+    if network is not None:
+        preset = replace(preset, network=network)
+    dataset = load(name, train=preset.train if train is None else train, test=preset.test,
+                   flips=flips)  # fmt: skip
+    side = min(preset.resolution, *dataset.size) // 4 * 4
+    if resolution is not None:
+        checks.whole("resolution", resolution, 8)
+        side = int(checks.between("resolution", resolution, 8, min(dataset.size)))
+        if side % 4:
+            raise ValueError(f"resolution must be a multiple of 4; got {side}")
+    dataset = at_resolution(dataset, side)
+    count = preset.images if images is None else checks.whole("images", images, 2)
+    checks.at_least("number of training images", len(dataset.y_train), max(
+        preset.training.batch_size, count))  # fmt: skip
+    checks.at_least("images", count, preset.reconstruction.batch_size)
+    view = replace(preset.training.augmentation, flip=dataset.flips)
+    training = replace(preset.training, device=device, precision=precision, augmentation=view)
+    if epochs is not None:
+        training = training.lasting(epochs)
+    synthesis = replace(preset.synthesis, batch_size=min(preset.synthesis.batch_size, count))
+    if synthesis_steps is not None:
+        synthesis = replace(synthesis, iterations=synthesis_steps)
+    reconstruction = preset.reconstruction
+    if unit_steps is not None:
+        reconstruction = replace(reconstruction, iterations=unit_steps)
+    return dataset, replace(
+        preset,
+        resolution=side,
+        train=len(dataset.y_train),
+        test=len(dataset.y_test),
+        held_out=min(preset.held_out, len(dataset.y_train) // 5),
+        images=count,
+        counts=tuple(n for n in preset.counts if n < count),
+        training=training,
+        synthesis=synthesis,
+        reconstruction=reconstruction,
+    )
+
+
+def at_resolution(dataset: Dataset, side: int) -> Dataset:
+    """The data set with images of `side` x `side`, by averaging over areas."""
+    if dataset.size == (side, side):
+        return dataset
+
+    def shrunk(images: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
+
+    return replace(dataset, x_train=shrunk(dataset.x_train), x_test=shrunk(dataset.x_test))

@@ -1,0 +1,118 @@
+"""Swing convolution: a strided convolution that reads another phase of its input at every pass.
+
+A convolution of stride 2 reads every pixel, but not every pixel alike: an optimised image gets
+more of the gradient on one phase of the stride's grid than on the others, and shows it. A swing
+convolution pads its input by reflection and crops it at a random place, so that on average all
+phases are read alike. Weights, padding and stride stay as they are (official code; the paper's
+section on swing convolution).
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import checks
+
+
+class SwingConv2d(nn.Module):
+    """A convolution whose input is shifted by up to `jitter` pixels either way at every pass.
+
+    Attributes:
+        conv: the convolution, unchanged.
+        jitter: the largest shift, in pixels.
+        draw: () -> (offset along the width, offset along the height), each from 0 to 2 jitter;
+            `jitter` is the convolution itself. Two independent random numbers by default, one pair
+            for a batch; tests put fixed ones in their place.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, jitter: int = 1, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = conv
+        self.jitter = checks.whole("jitter", jitter, 1)
+        self.generator = generator
+        self.draw: Callable[[], tuple[int, int]] = self._random_offset
+
+    def _random_offset(self) -> tuple[int, int]:
+        across, down = torch.randint(2 * self.jitter + 1, (2,), generator=self.generator).tolist()
+        return across, down
+
+    def forward(self, x: Tensor, offset: tuple[int, int] | None = None) -> Tensor:
+        """(batch, channels, height, width) -> as the convolution's, with the same shape.
+
+        Maps that are too small to be reflected go through the plain convolution, with a warning.
+        """
+        j = self.jitter
+        height, width = x.shape[-2:]
+        if min(height, width) <= j:
+            warnings.warn(
+                f"a map of {height} x {width} is too small for a jitter of {j}: not swung",
+                stacklevel=2,
+            )
+            return self.conv(x)
+        across, down = self.draw() if offset is None else offset
+        padded = F.pad(x, (j, j, j, j), mode="reflect")
+        return self.conv(padded[..., down : down + height, across : across + width])
+
+
+def is_strided(module: nn.Module) -> bool:
+    """Whether a module is a convolution that swing convolution takes the place of."""
+    return isinstance(module, nn.Conv2d) and any(stride > 1 for stride in module.stride)
+
+
+def swing(model: nn.Module, jitter: int = 1, generator: torch.Generator | None = None) -> nn.Module:
+    """A copy of the network in which every strided convolution swings, shortcuts' and stem's too.
+
+    Two of them draw independently, even in the two paths of one residual block, as in the official
+    code.
+    """
+    swung = copy.deepcopy(model)
+    for name, module in list(swung.named_modules()):
+        if is_strided(module):
+            replace_module(swung, name, SwingConv2d(module, jitter, generator))
+    return swung
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put a module in the place of the one with a dotted name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, new)
+
+
+def phase_coverage(
+    conv: nn.Conv2d, size: tuple[int, int], offsets: list[tuple[int, int]] | None = None
+) -> Tensor:
+    """How much of the gradient each phase of a stride's grid gets.
+
+    Args:
+        conv: a strided convolution.
+        size: height and width of its input.
+        offsets: swing offsets (width, height) to average over; None is the plain convolution.
+
+    Returns:
+        (stride, stride): mean absolute gradient of the sum of squared outputs, over all pixels of
+        a phase, all channels and random inputs, divided by the mean over phases.
+    """
+    swung = SwingConv2d(copy.deepcopy(conv).requires_grad_(False))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, conv.in_channels, *size, generator=generator, dtype=conv.weight.dtype)
+    x.requires_grad_(True)
+    centre = (swung.jitter, swung.jitter)
+    total = torch.zeros_like(x)
+    for offset in offsets or [centre]:
+        (slope,) = torch.autograd.grad(swung(x, offset).square().sum() / 2, x)
+        total += slope
+    size_of = total.abs().mean((0, 1))[4:-4, 4:-4]  # away from borders
+    down, across = conv.stride
+    phases = torch.stack(
+        [
+            torch.stack([size_of[i::down, j::across].mean() for j in range(across)])
+            for i in range(down)
+        ]
+    )
+    return phases / phases.mean()

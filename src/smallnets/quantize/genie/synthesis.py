@@ -1,0 +1,382 @@
+"""Images out of nothing but a trained network: Genie's synthesiser, and what it is compared to.
+
+- "genie": a generator for a batch, and the batch's latent vectors, optimised together (GENIE-D)
+- "gba": one generator, fresh latent vectors at every step (generator-based approach)
+- "pixels": the pixels themselves, matched as a batch (distillation-based approach)
+- "zeroq": the pixels, with the statistics of every image matched by itself, as ZeroQ does
+- "noise": Gaussian noise, not optimised at all
+
+All images are in the units that the network takes: normalised, not between 0 and 1.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
+
+from smallnets import checks
+from smallnets.quantize.genie.generator import DataGenerator
+from smallnets.quantize.genie.statistics import (
+    REDUCTIONS,
+    BatchNormInputs,
+    BNStat,
+    bn_statistics,
+    bns_loss,
+)
+from smallnets.quantize.genie.swing import swing as swung
+from smallnets.storage import atomic_path, content_key, source_digest
+from smallnets.training.checkpoint import weights_digest
+from smallnets.training.seeds import seeded
+
+METHODS = ("genie", "gba", "pixels", "zeroq", "noise")
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How to make images; the defaults are those of the official code at 224 pixels.
+
+    Attributes:
+        iterations: for each batch.
+        batch_size: images that are made together, at least 2.
+        lr_latent: of the latent vectors; falls tenfold when the loss has not improved for
+            `patience` steps, down to `lr_least`.
+        lr_generator: of the generator; falls by `decay` every `decay_every` steps. (The official
+            command line has the names of these two rates the wrong way round.)
+        lr_pixel: where pixels are optimised, with the schedule of latent vectors.
+        patience, lr_least, decay, decay_every: see above.
+        latent_dim, widths: of the generator, see `DataGenerator`.
+        jitter: of swing convolutions.
+        train_latents, train_generator: switch one of the two off, to see what the other does.
+        one_generator: one generator goes on from batch to batch, instead of a new one each.
+        reduction: of the loss, see `bns_loss`.
+
+    Raises:
+        ValueError: a field is out of range, or nothing is left to be trained.
+    """
+
+    iterations: int = 4000
+    batch_size: int = 128
+    lr_latent: float = 0.1
+    lr_generator: float = 0.01
+    lr_pixel: float = 0.5
+    patience: int = 100
+    lr_least: float = 1e-4
+    decay: float = 0.95
+    decay_every: int = 100
+    latent_dim: int = 256
+    widths: tuple[int, int] = (128, 64)
+    jitter: int = 1
+    train_latents: bool = True
+    train_generator: bool = True
+    one_generator: bool = False
+    reduction: str = "channel_mean"
+
+    def __post_init__(self) -> None:
+        checks.whole("iterations", self.iterations, 1)
+        checks.whole("batch_size", self.batch_size, 2)
+        for name in ("lr_latent", "lr_generator", "lr_pixel", "lr_least", "decay"):
+            checks.above(name, getattr(self, name), 0)
+        for name in ("patience", "decay_every", "latent_dim", "jitter"):
+            checks.whole(name, getattr(self, name), 1)
+        checks.one_of("reduction", self.reduction, REDUCTIONS)
+        if not (self.train_latents or self.train_generator):
+            raise ValueError("train_latents or train_generator must be on; both are off")
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What came out.
+
+    Attributes:
+        images: (n, channels, height, width), float, as the network takes them.
+        losses: of every batch, one number a step, with swing where it was on; empty for noise.
+        seconds: what it took.
+        method: how.
+    """
+
+    images: Tensor
+    losses: list[list[float]]
+    seconds: float
+    method: str
+
+
+def synthesize(
+    model: nn.Module,
+    n_images: int,
+    image_shape: tuple[int, int, int],
+    method: str = "genie",
+    *,
+    swing: bool = True,
+    settings: SynthesisSettings = SynthesisSettings(),
+    seed: int = 0,
+    keep: Path | None = None,
+) -> Synthesis:
+    """Make images that a network takes for its training data.
+
+    Args:
+        model: in evaluation mode, with BatchNorm; not changed.
+        n_images: how many. The last batch is made whole and cut.
+        image_shape: channels, height, width; sides of multiples of 4 where a generator is used.
+        method: one of `METHODS`.
+        swing: whether strided convolutions swing.
+        settings: how.
+        seed: of everything random; every batch has its own.
+        keep: folder in which every finished batch is kept, so that a killed run goes on with the
+            next batch and ends with the same images (not with `one_generator`).
+
+    Raises:
+        ValueError: an unknown method, a number out of range, a network in training mode, without
+            BatchNorm, or that does not take such images.
+    """
+    checks.one_of("method", method, METHODS)
+    checks.whole("n_images", n_images, 1)
+    check_image_shape(image_shape)
+    if any(module.training for module in model.modules()):
+        raise ValueError("the network must be in evaluation mode; call eval() first")
+    began = time.perf_counter()
+    shape = tuple(image_shape)
+    stats = running_statistics(model, shape)
+    batches = -(-n_images // settings.batch_size)
+    if method == "noise":
+        like = stats[0].mean
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randn(n_images, *shape, generator=generator).to(like)
+        return Synthesis(images, [], time.perf_counter() - began, method)
+    coins = torch.Generator()
+    network = frozen_copy(model)
+    if swing:
+        network = swung(network, settings.jitter, coins)
+    make = partial(_make, network, stats, shape, method, settings, coins)
+    parts: list[tuple[Tensor, list[float]]] = []
+    if method == "gba" or settings.one_generator:
+        parts = _from_one_generator(make, batches, seed)
+    else:
+        for batch in range(batches):
+            path = None
+            if keep is not None:
+                key = content_key(
+                    model=weights_digest(model.state_dict()),
+                    network=repr(model),
+                    of=(shape, method, swing, settings, seed, batch),
+                    code=source_digest("quantize/genie"),
+                )
+                path = keep / f"images-{key}.safetensors"
+            parts.append(_kept(path, partial(make, seeds=(seed, batch))))
+    images = torch.cat([part for part, _ in parts])[:n_images]
+    losses = [loss for _, loss in parts if loss]
+    return Synthesis(images, losses, time.perf_counter() - began, method)
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy without in-place activations whose weights ask for no gradient: half a backward pass
+    less.
+    """
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in copied.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return copied
+
+
+def running_statistics(model: nn.Module, shape: tuple[int, ...]) -> list[BNStat]:
+    """Statistics of the BatchNorm layers that a pass of such images meets.
+
+    Raises:
+        ValueError: the network does not take them; one line says why.
+    """
+    stats = bn_statistics(model)
+    try:
+        with torch.no_grad(), BatchNormInputs(model) as tap:
+            model(torch.zeros(2, *shape).to(stats[0].mean))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the network does not take images of shape {shape}: {reason}") from None
+    return [stat for stat in stats if stat.name in tap.names]
+
+
+def check_image_shape(image_shape: Sequence[int]) -> None:
+    """Raise ValueError unless a shape is (channels, height, width)."""
+    if len(image_shape) != 3:
+        raise ValueError(f"image_shape must be (channels, height, width); got {tuple(image_shape)}")
+    for side in image_shape:
+        checks.whole("each number of image_shape", side, 1)
+
+
+def _make(
+    network: nn.Module,
+    stats: Sequence[BNStat],
+    shape: tuple[int, ...],
+    method: str,
+    settings: SynthesisSettings,
+    coins: torch.Generator,
+    *,
+    seeds: tuple[int, int],
+    generator: DataGenerator | None = None,
+) -> tuple[Tensor, list[float]]:
+    """One batch of images, and the loss at every step."""
+    mixed = 1_000_003 * seeds[0] + seeds[1]
+    noise = torch.Generator().manual_seed(mixed)
+    coins.manual_seed(mixed + 1)
+    like = stats[0].mean
+    size = settings.batch_size
+    per_image = method == "zeroq"
+    if method in ("pixels", "zeroq"):
+        pixels = torch.randn(size, *shape, generator=noise).to(like).requires_grad_(True)
+        variables = Variables([pixels], [])
+        return optimise(network, stats, lambda: pixels, variables, settings, per_image)
+    if generator is None:
+        generator = new_generator(shape, settings, mixed).to(like)
+    generator.requires_grad_(settings.train_generator)
+    latents = torch.randn(size, settings.latent_dim, generator=noise).to(like)
+    latents.requires_grad_(settings.train_latents)
+
+    def draw() -> Tensor:
+        z = latents
+        if method == "gba":
+            z = torch.randn(size, settings.latent_dim, generator=noise).to(like)
+        return generator(z)
+
+    learned = [latents] if settings.train_latents and method == "genie" else []
+    weights = list(generator.parameters()) if settings.train_generator else []
+    return optimise(network, stats, draw, Variables(learned, weights), settings)
+
+
+def new_generator(shape: tuple[int, ...], settings: SynthesisSettings, seed: int) -> DataGenerator:
+    """A generator for images of a shape, drawn from a seed."""
+    with seeded(seed):
+        return DataGenerator((shape[1], shape[2]), settings.latent_dim, shape[0], settings.widths)
+
+
+@dataclass(frozen=True)
+class Variables:
+    """What is optimised: latent vectors or pixels by the one rule, generators by the other."""
+
+    free: list[Tensor]
+    generator: list[Tensor]
+
+
+def optimise(
+    network: nn.Module,
+    stats: Sequence[BNStat],
+    draw: Callable[[], Tensor],
+    variables: Variables,
+    settings: SynthesisSettings,
+    per_image: bool = False,
+) -> tuple[Tensor, list[float]]:
+    """Minimise the BNS loss; the images of the last pass and the loss before every update.
+
+    Args:
+        network: frozen, in evaluation mode.
+        stats: of its BatchNorm layers.
+        draw: () -> images (batch, channels, height, width), part of a graph.
+        variables: that the images depend on.
+        settings: how.
+        per_image: match the statistics of every image by itself.
+    """
+    optimizers, plateau, decay = [], None, None
+    if variables.free:
+        pixels = variables.free[0].dim() == 4
+        lr = settings.lr_pixel if pixels else settings.lr_latent
+        optimizers.append(Adam(variables.free, lr=lr))
+        plateau = ReduceLROnPlateau(
+            optimizers[-1],
+            factor=0.1,
+            patience=settings.patience,
+            min_lr=settings.lr_least,
+        )
+    if variables.generator:
+        optimizers.append(Adam(variables.generator, lr=settings.lr_generator))
+        decay = ExponentialLR(optimizers[-1], gamma=settings.decay)
+    losses: list[float] = []
+    with BatchNormInputs(network, [stat.name for stat in stats]) as tap:
+        for step in range(1, settings.iterations + 1):
+            images = draw()
+            network(images)
+            loss = bns_loss(
+                tap.inputs, stats, images, reduction=settings.reduction, per_image=per_image
+            ).total
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            result = images.detach().clone()
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            losses.append(float(loss.detach()))
+            if plateau is not None:
+                plateau.step(losses[-1])
+            if decay is not None and step % settings.decay_every == 0:
+                decay.step()
+    return result, losses
+
+
+def _from_one_generator(
+    make: "partial[tuple[Tensor, list[float]]]", batches: int, seed: int
+) -> list[tuple[Tensor, list[float]]]:
+    """All batches from a single generator: of latent vectors of their own ("genie"), or fresh."""
+    _, stats, shape, method, settings, _ = make.args
+    like = stats[0].mean
+    generator = new_generator(shape, settings, 1_000_003 * seed).to(like)
+    if method != "gba":
+        return [make(seeds=(seed, b), generator=generator) for b in range(batches)]
+    first, losses = make(seeds=(seed, 0), generator=generator)
+    noise = torch.Generator().manual_seed(1_000_003 * seed + 17)
+    parts = [(first, losses)]
+    for _ in range(batches - 1):
+        z = torch.randn(settings.batch_size, settings.latent_dim, generator=noise).to(like)
+        with torch.no_grad():
+            parts.append((generator(z), []))
+    return parts
+
+
+def _kept(
+    path: Path | None, work: Callable[[], tuple[Tensor, list[float]]]
+) -> tuple[Tensor, list[float]]:
+    """Finished work from a file, or done now and put there."""
+    if path is not None and path.exists():
+        found = load_file(path)
+        return found["images"], found["losses"].tolist()
+    images, losses = work()
+    if path is not None:
+        with atomic_path(path) as temporary:
+            save_file(
+                {"images": images.contiguous(), "losses": torch.tensor(losses).double()},
+                temporary,
+            )
+    return images, losses
+
+
+def roughness(images: Tensor) -> float:
+    """Mean absolute difference of horizontal neighbours over the deviation of the pixels."""
+    return float((images[..., 1:] - images[..., :-1]).abs().mean() / images.std())
+
+
+def corner_energy(images: Tensor) -> float:
+    """Share of the spectrum's energy at the corner where both directions alternate from pixel to
+    pixel (the mean excepted): what a checkerboard is made of.
+
+    The corner is all frequencies above three eighths of the sampling rate in both directions.
+    """
+    spectrum = torch.fft.fft2(images - images.mean((2, 3), keepdim=True)).abs().square()
+    down, across = (
+        torch.fft.fftfreq(side, device=images.device).abs() > 0.375 for side in images.shape[2:]
+    )
+    return float(spectrum[..., down[:, None] & across].sum() / spectrum.sum())
+
+
+def shorter(settings: SynthesisSettings, iterations: int) -> SynthesisSettings:
+    """The same settings for fewer steps; schedules keep their shape."""
+    share = iterations / settings.iterations
+    return replace(
+        settings,
+        iterations=iterations,
+        patience=max(1, round(settings.patience * share)),
+        decay_every=max(1, round(settings.decay_every * share)),
+    )

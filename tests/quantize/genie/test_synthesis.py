@@ -1,0 +1,136 @@
+"""Making images: every method, its switches, resuming, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from smallnets.quantize.genie.statistics import matching_loss
+from smallnets.quantize.genie.synthesis import (
+    METHODS,
+    SynthesisSettings,
+    corner_energy,
+    roughness,
+    shorter,
+    synthesize,
+)
+
+FEW = SynthesisSettings(iterations=25, batch_size=16, latent_dim=16, widths=(8, 8))
+SHAPE = (3, 16, 16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method(resnet, method):
+    before = {k: v.clone() for k, v in resnet.state_dict().items()}
+    made = synthesize(resnet, 20, SHAPE, method, settings=FEW)
+    assert made.images.shape == (20, *SHAPE)
+    assert made.method == method
+    assert not made.images.requires_grad
+    again = synthesize(resnet, 20, SHAPE, method, settings=FEW)
+    assert torch.equal(made.images, again.images)
+    other = synthesize(resnet, 20, SHAPE, method, settings=FEW, seed=1)
+    assert not torch.allclose(made.images, other.images)
+    assert all(torch.equal(v, before[k]) for k, v in resnet.state_dict().items())
+    assert all(p.requires_grad for p in resnet.parameters())
+    expected = {"noise": 0, "gba": 1}.get(method, 2)
+    assert [len(one) for one in made.losses] == [25] * expected
+    if method != "noise":
+        assert made.losses[0][-1] < 0.9 * made.losses[0][0]
+
+
+def test_matching_images_match(resnet):
+    long = SynthesisSettings(iterations=80, batch_size=32, latent_dim=16, widths=(8, 8))
+    noise = matching_loss(resnet, synthesize(resnet, 32, SHAPE, "noise").images)
+    made = synthesize(resnet, 32, SHAPE, settings=long, swing=False)
+    assert matching_loss(resnet, made.images) < noise / 2
+    assert made.losses[0][-1] < 0.5 * made.losses[0][0]
+
+
+def test_a_killed_run_goes_on(resnet, tmp_path, monkeypatch):
+    from smallnets.quantize.genie import synthesis
+
+    calls = []
+    original = synthesis.optimise
+
+    def dies_at_the_second(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(synthesis, "optimise", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
+    assert len(list(tmp_path.glob("images-*.safetensors"))) == 1
+    resumed = synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
+    assert len(calls) == 3
+    monkeypatch.undo()
+    whole = synthesize(resnet, 32, SHAPE, settings=FEW)
+    assert torch.equal(resumed.images, whole.images)
+    assert resumed.losses == whole.losses
+
+
+def test_ablations(resnet):
+    def made(**changes):
+        settings = SynthesisSettings(25, 16, latent_dim=16, widths=(8, 8), **changes)
+        return synthesize(resnet, 32, SHAPE, settings=settings, swing=False)
+
+    both = made()
+    frozen = [made(train_latents=False), made(train_generator=False)]
+    assert all(one.losses[0][-1] > both.losses[0][-1] for one in frozen)
+    shared = made(one_generator=True)
+    assert torch.equal(shared.images[:16].isfinite(), both.images[:16].isfinite())
+    assert shared.losses[1][0] < both.losses[1][0]  # the second batch finds a trained generator
+    with pytest.raises(ValueError, match="train_latents or train_generator must be on"):
+        made(train_latents=False, train_generator=False)
+
+
+def test_swing_changes_images(resnet):
+    plain = synthesize(resnet, 16, SHAPE, settings=FEW, swing=False)
+    swung = synthesize(resnet, 16, SHAPE, settings=FEW)
+    assert not torch.allclose(plain.images, swung.images)
+
+
+def test_what_pictures_look_like():
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
+    board = board.expand(2, 3, 16, 16)
+    smooth = torch.linspace(-1, 1, 16).expand(2, 3, 16, 16)
+    assert corner_energy(board) == pytest.approx(1)
+    assert corner_energy(smooth) < 1e-6
+    assert roughness(board) > 5 * roughness(smooth)
+
+
+def test_shorter_keeps_the_shape():
+    short = shorter(SynthesisSettings(), 400)
+    assert (short.iterations, short.patience, short.decay_every) == (400, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1; got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2; got 1"),
+        ({"lr_latent": 0.0}, "lr_latent must be greater than 0"),
+        ({"reduction": "max"}, "reduction must be one of"),
+        ({"patience": 0}, "patience must be at least 1"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SynthesisSettings(**changes)
+
+
+def test_what_is_refused(resnet):
+    with pytest.raises(ValueError, match=r"method must be one of genie, gba.*got 'gan'"):
+        synthesize(resnet, 8, SHAPE, "gan")
+    with pytest.raises(ValueError, match="n_images must be at least 1; got 0"):
+        synthesize(resnet, 0, SHAPE)
+    with pytest.raises(ValueError, match=r"image_shape must be \(channels, height, width\)"):
+        synthesize(resnet, 8, (16, 16))
+    with pytest.raises(ValueError, match="image size must be multiples of 4"):
+        synthesize(resnet, 8, (3, 18, 18), settings=FEW)
+    with pytest.raises(ValueError, match=r"does not take images of shape \(1, 16, 16\)"):
+        synthesize(resnet, 8, (1, 16, 16), settings=FEW)
+    with pytest.raises(ValueError, match=r"evaluation mode; call eval\(\) first"):
+        synthesize(resnet.train(), 8, SHAPE)
+    with pytest.raises(ValueError, match="must have BatchNorm layers"):
+        synthesize(nn.Conv2d(3, 3, 1).eval(), 8, SHAPE)
