@@ -25,7 +25,6 @@ def test_images_are_averaged_down(small):
     whole = load("glyphs10", train=64)
     mean = whole.x_train[:, :, :4, :4].float().mean((2, 3)).round()
     assert torch.equal(dataset.x_train[:, :, 0, 0].float(), mean)
-    assert ie.at_resolution(dataset, 8) is dataset
 
 
 def test_every_criterion_is_examined(examined, small):

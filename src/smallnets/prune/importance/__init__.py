@@ -62,7 +62,6 @@ from smallnets.prune.importance.plan import (
     PRESETS,
     PUBLISHED,
     StudySettings,
-    at_resolution,
     prepare,
 )
 from smallnets.prune.importance.pruning import (
@@ -132,7 +131,6 @@ __all__ = [
     "all_open",
     "anatomy",
     "at_macs",
-    "at_resolution",
     "best_subset",
     "bn_scale",
     "by_share",

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch.nn import functional as F
-
 from smallnets import checks
 from smallnets.data import Augmentation, Dataset, load
+from smallnets.data.resolution import at_resolution
 from smallnets.prune.importance.schedule import Schedule
 from smallnets.training import TrainSettings, with_seeds
 
@@ -182,15 +180,3 @@ def prepare(
         tuning=replace(preset.tuning, device=device, precision=precision, augmentation=view),
     )
     return dataset, settings
-
-
-def at_resolution(dataset: Dataset, side: int) -> Dataset:
-    """The data set with images of `side` x `side`, by averaging over areas."""
-    if dataset.size == (side, side):
-        return dataset
-
-    def shrunk(images: torch.Tensor) -> torch.Tensor:
-        small = F.interpolate(images.float(), (side, side), mode="area")
-        return small.round().to(torch.uint8)
-
-    return replace(dataset, x_train=shrunk(dataset.x_train), x_test=shrunk(dataset.x_test))

@@ -1,7 +1,6 @@
 """The chapter's experiments: one seed a call, to run side by side."""
 
 import copy
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import get_model, list_models
 
 from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.measure.ranking import correlations, pooled, within_layers
-from smallnets.models import cifar_resnet
 from smallnets.prune.importance.criteria import oracle, taylor_fo
 from smallnets.prune.importance.derivatives import (
     copies,
@@ -38,7 +35,8 @@ from smallnets.prune.importance.pruning import (
 from smallnets.prune.importance.schedule import Schedule
 from smallnets.prune.importance.scores import CRITERIA, Scores, scores, shared_out
 from smallnets.prune.importance.surgery import Costs, costs, masked, remove
-from smallnets.training import fit, seeded, side_by_side
+from smallnets.training import fit, side_by_side
+from smallnets.training.classifier import classifier
 
 ESTIMATES = tuple(name for name in CRITERIA if name not in ("oracle", "Taylor output"))
 TUNED = ("Taylor SO", "Taylor FO", "magnitude", "BN scale", "random")
@@ -71,22 +69,8 @@ class Examined:
 
 
 def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes.
-
-    Raises:
-        ValueError: a name that is neither "resnet-DEPTH-WIDTH" nor one of torchvision's.
-    """
-    match = re.fullmatch(r"resnet-(\d+)-(\d+)", settings.network)
-    with seeded(seed):
-        if match:
-            depth, width = map(int, match.groups())
-            return cifar_resnet(depth, dataset.num_classes, dataset.channels, width=width)
-        if settings.network not in list_models():
-            raise ValueError(
-                "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
-                f"got {settings.network!r}"
-            )
-        return get_model(settings.network, weights=None, num_classes=dataset.num_classes)
+    """An untrained network for the dataset's images and classes, see `classifier`."""
+    return classifier(settings.network, dataset, seed)
 
 
 def trained(

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch.nn import functional as F
-
 from smallnets import checks
 from smallnets.data import Augmentation, Dataset, load
+from smallnets.data.resolution import at_resolution
 from smallnets.quantize.genie.reconstruct import ReconstructionSettings
 from smallnets.quantize.genie.synthesis import SynthesisSettings
 from smallnets.training import TrainSettings, with_seeds
@@ -191,14 +189,3 @@ def prepare(
         synthesis=synthesis,
         reconstruction=reconstruction,
     )
-
-
-def at_resolution(dataset: Dataset, side: int) -> Dataset:
-    """The data set with images of `side` x `side`, by averaging over areas."""
-    if dataset.size == (side, side):
-        return dataset
-
-    def shrunk(images: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(images.float(), (side, side), mode="area").round().to(torch.uint8)
-
-    return replace(dataset, x_train=shrunk(dataset.x_train), x_test=shrunk(dataset.x_test))

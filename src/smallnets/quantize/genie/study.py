@@ -1,6 +1,5 @@
 """The chapter's experiments: one network and one case a call, to run side by side."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
 
 from smallnets import measure
 from smallnets.data import Dataset
-from smallnets.models import cifar_resnet
 from smallnets.quantize.genie.network import QuantizedNetwork, calibrate, quantize
 from smallnets.quantize.genie.plan import StudySettings
 from smallnets.quantize.genie.reconstruct import UnitHistory, reconstruct
@@ -24,7 +21,8 @@ from smallnets.quantize.genie.synthesis import (
     synthesize,
 )
 from smallnets.quantize.genie.units import Unit
-from smallnets.training import fit, seeded
+from smallnets.training import fit
+from smallnets.training.classifier import classifier
 
 # name -> method, swing
 SOURCES: dict[str, tuple[str, bool]] = {
@@ -59,22 +57,8 @@ class Case:
 
 
 def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes.
-
-    Raises:
-        ValueError: a name that is neither "resnet-DEPTH-WIDTH" nor one of torchvision's.
-    """
-    match = re.fullmatch(r"resnet-(\d+)-(\d+)", settings.network)
-    with seeded(seed):
-        if match:
-            depth, width = map(int, match.groups())
-            return cifar_resnet(depth, dataset.num_classes, dataset.channels, width=width)
-        if settings.network not in list_models():
-            raise ValueError(
-                "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
-                f"got {settings.network!r}"
-            )
-        return get_model(settings.network, weights=None, num_classes=dataset.num_classes)
+    """An untrained network for the dataset's images and classes, see `classifier`."""
+    return classifier(settings.network, dataset, seed)
 
 
 def trained(

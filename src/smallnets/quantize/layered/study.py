@@ -1,6 +1,5 @@
 """The chapter's experiments: one seed and one way of training a call, to run side by side."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
 
 from smallnets import measure
 from smallnets.data import Dataset
-from smallnets.models import cifar_resnet
 from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision, recalibrate, truncated
 from smallnets.quantize.layered.fake import WeightRule, layered_value, search_start
 from smallnets.quantize.layered.file import layered_bytes, load_layered
 from smallnets.quantize.layered.network import LayeredNetwork, to_layered
 from smallnets.quantize.layered.plan import StudySettings
 from smallnets.quantize.layered.train import TrainOnce, train_once
-from smallnets.training import fit, seeded
+from smallnets.training import fit
 from smallnets.training.checkpoint import History
+from smallnets.training.classifier import classifier
 
 WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "layered": ({}, TrainOnce()),
@@ -43,22 +41,8 @@ WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
 
 
 def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes.
-
-    Raises:
-        ValueError: a name that is neither "resnet-DEPTH-WIDTH" nor one of torchvision's.
-    """
-    match = re.fullmatch(r"resnet-(\d+)-(\d+)", settings.network)
-    with seeded(seed):
-        if match:
-            depth, width = map(int, match.groups())
-            return cifar_resnet(depth, dataset.num_classes, dataset.channels, width=width)
-        if settings.network not in list_models():
-            raise ValueError(
-                "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
-                f"got {settings.network!r}"
-            )
-        return get_model(settings.network, weights=None, num_classes=dataset.num_classes)
+    """An untrained network for the dataset's images and classes, see `classifier`."""
+    return classifier(settings.network, dataset, seed)
 
 
 def trained(
