@@ -31,7 +31,7 @@ def test_other_names_are_refused() -> None:
     grey = replace(glyphs, x_train=glyphs.x_train[:, :1], x_test=glyphs.x_test[:, :1])
     for data, name, message in (
         (glyphs, "lenet", "network must be resnet-DEPTH-WIDTH or a torchvision .* got 'lenet'"),
-        (grey, "resnet18", "resnet18 takes images of 3 channels; got 1"),
+        (grey, "resnet18", "resnet18 takes images of 3 channels; glyphs10 has 1"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             classifier(name, data, 0)
