@@ -20,6 +20,16 @@ def examined(small):
     return ie.examine(dataset, settings, 0)
 
 
+def test_halves_in_two_processes_make_the_same_whole(examined, small):
+    dataset, settings = small
+    (again,) = ie.examine_each([{"dataset": dataset, "settings": settings, "seed": 0}])
+    assert again.cut == examined.cut
+    assert again.growing == examined.growing
+    assert all(
+        torch.equal(again.scores["oracle"][g], s) for g, s in examined.scores["oracle"].items()
+    )
+
+
 def test_images_are_averaged_down(small):
     dataset, _ = ie.prepare("glyphs10", "smoke", train=64, resolution=8)
     whole = load("glyphs10", train=64)

@@ -2,10 +2,11 @@
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,32 @@ def accuracy_of(network: nn.Module, dataset: Dataset) -> float:
 def examine(
     dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
 ) -> Examined:
-    """Score all channels of a seed's network by all criteria, and cut it by each."""
+    """Score all channels of a seed's network by all criteria, cut it by each, and ask how far the
+    scores can be trusted.
+    """
+    job = (dataset, settings, seed, keep)
+    return Examined(**rank_and_cut(*job), **question(*job))
+
+
+def examine_each(jobs: Sequence[dict[str, Any]]) -> list[Examined]:
+    """`examine` for every job, the two halves of each in processes of their own."""
+    halves = side_by_side(
+        _half,
+        [{**job, "half": half} for half in (rank_and_cut, question) for job in jobs],
+        description="scores",
+    )
+    pairs = zip(halves[: len(jobs)], halves[len(jobs) :], strict=True)
+    return [Examined(**first, **second) for first, second in pairs]
+
+
+def _half(half: Callable[..., dict[str, Any]], **job: Any) -> dict[str, Any]:
+    return half(**job)
+
+
+def rank_and_cut(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> dict[str, Any]:
+    """The fields `accuracy`, `scores`, `inner`, `agreement` and `cut` of `Examined`."""
     network = trained(dataset, settings, seed, keep)
     groups, prices, _ = anatomy(network, dataset)
     batches = scoring_batches(dataset, settings)
@@ -114,15 +140,13 @@ def examine(
         parameter.requires_grad_(True)
     noise = torch.Generator().manual_seed(seed)
     found = scores(network, groups, batches, ("oracle", *ESTIMATES), generator=noise)
-    inner = {name: group for name, group in groups.items() if len(group.sites) == 1}
+    inner = _inner(groups)
     found_inner = scores(network, inner, batches, ("Taylor output",))
     exact = found["oracle"]
     agreement = {
         name: agreement_with(found.get(name, found_inner.get(name, {})), exact, tuple(inner))
         for name in (*ESTIMATES, "Taylor output")
     }
-    samples = sample_study(network, inner, batches, {name: exact[name] for name in inner})
-    growing = minibatch_study(network, inner, batches)
     cut = {
         name: [
             _masked_accuracy(
@@ -132,6 +156,27 @@ def examine(
         ]
         for name, one in ranked(found, groups, settings).items()
     }
+    return {
+        "accuracy": accuracy_of(network, dataset),
+        "scores": found,
+        "inner": tuple(inner),
+        "agreement": agreement,
+        "cut": cut,
+    }
+
+
+def question(
+    dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
+) -> dict[str, Any]:
+    """The fields `samples`, `growing` and `repeated` of `Examined`."""
+    network = trained(dataset, settings, seed, keep)
+    groups, prices, _ = anatomy(network, dataset)
+    batches = scoring_batches(dataset, settings)
+    inner = _inner(groups)
+    sites = group_sites(inner)
+    base, without = losses_without(network, sites, batches, chunk=copies(batches))
+    exact = {name: oracle(base, without[name]) for name in inner}
+    slopes = per_batch(gate_gradients(network, sites, batches))
     repeated = {
         share: _masked_accuracy(
             network,
@@ -149,8 +194,15 @@ def examine(
         )
         for share in settings.tuned
     }
-    whole = accuracy_of(network, dataset)
-    return Examined(whole, found, tuple(inner), agreement, samples, growing, cut, repeated)
+    return {
+        "samples": sample_study(network, inner, batches, exact),
+        "growing": minibatch_study(slopes, base, without),
+        "repeated": repeated,
+    }
+
+
+def _inner(groups: Mapping[str, ChannelGroup]) -> dict[str, ChannelGroup]:
+    return {name: group for name, group in groups.items() if len(group.sites) == 1}
 
 
 def ranked(
@@ -221,18 +273,18 @@ def sample_study(
 
 
 def minibatch_study(
-    network: nn.Module,
-    groups: Mapping[str, ChannelGroup],
-    batches: Sequence[tuple[Tensor, Tensor]],
+    slopes: Mapping[str, Tensor], base: Tensor, without: Mapping[str, Tensor]
 ) -> dict[str, dict[int, float]]:
     """Spearman's coefficient of first-order scores with the oracle within each group, when both are
     means over the first 4, 8, 16, ... of the minibatches: group -> number -> coefficient.
+
+    Args:
+        slopes: group -> (minibatches, units), gradients of the gates.
+        base, without: (minibatches,) and group -> (minibatches, units), losses of the whole network
+            and without each unit.
     """
-    sites = group_sites(groups)
-    slopes = per_batch(gate_gradients(network, sites, batches))
-    base, without = losses_without(network, sites, batches, chunk=copies(batches))
-    counts = [min(4, len(batches))]
-    while counts[-1] * 2 <= len(batches):
+    counts = [min(4, len(base))]
+    while counts[-1] * 2 <= len(base):
         counts.append(counts[-1] * 2)
     return {
         name: {
@@ -241,7 +293,7 @@ def minibatch_study(
             ).spearman
             for count in counts
         }
-        for name in groups
+        for name in without
     }
 
 
