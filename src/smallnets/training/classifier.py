@@ -5,17 +5,18 @@ import re
 from torch import nn
 from torchvision.models import get_model, list_models
 
-from smallnets.data import Dataset
 from smallnets.models import cifar_resnet
 from smallnets.training.seeds import seeded
 
 
-def classifier(name: str, dataset: Dataset, seed: int) -> nn.Module:
-    """Return an untrained network for the dataset's images and classes, drawn from a seed.
+def classifier(name: str, num_classes: int, channels: int, seed: int) -> nn.Module:
+    """Return an untrained network, drawn from a seed.
 
     Args:
         name: "resnet-DEPTH-WIDTH" (a CIFAR ResNet), or a classification network of torchvision,
             which takes images of three channels.
+        num_classes: length of the logits.
+        channels: of the images.
 
     Raises:
         ValueError: another name, or a torchvision network for images of other channels.
@@ -26,13 +27,11 @@ def classifier(name: str, dataset: Dataset, seed: int) -> nn.Module:
             "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
             f"got {name!r}"
         )
-    if not match and dataset.channels != 3:
-        raise ValueError(
-            f"{name} takes images of 3 channels; {dataset.name} has {dataset.channels}"
-        )
+    if not match and channels != 3:
+        raise ValueError(f"{name} takes images of 3 channels; got {channels}")
     with seeded(seed):
         if match:
             depth, width = map(int, match.groups())
-            return cifar_resnet(depth, dataset.num_classes, dataset.channels, width=width)
-        network: nn.Module = get_model(name, weights=None, num_classes=dataset.num_classes)
+            return cifar_resnet(depth, num_classes, channels, width=width)
+        network: nn.Module = get_model(name, weights=None, num_classes=num_classes)
         return network

@@ -73,7 +73,7 @@ def test_units_of_torchvision_networks(name):
     assert len(read) == len(layer_nodes(graph)) - 1
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mnasnet0_5"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x0_5"])
 def test_the_whole_way_on_torchvision_networks(name):
     network = get_model(name, weights=None, num_classes=4).eval()
     few = SynthesisSettings(iterations=1, batch_size=2, latent_dim=4, widths=(4, 4))

@@ -71,7 +71,7 @@ class Examined:
 
 def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
     """An untrained network for the dataset's images and classes, see `classifier`."""
-    return classifier(settings.network, dataset, seed)
+    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
 
 
 def trained(

@@ -7,6 +7,7 @@ by itself. Blocks without a shortcut, as those of stride 2 in MobileNets, have s
 they are put together because elsewhere modules of their class are blocks.
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -219,7 +220,9 @@ def _any(nodes: Iterable[fx.Node], layers: Mapping[fx.Node, str]) -> bool:
 
 
 def _single_tensor_parts(nodes: list[fx.Node]) -> list[list[fx.Node]]:
-    """Cut behind every step after which one tensor is all that later steps read."""
+    """Cut behind every step after which one tensor is all that later steps read (not a tuple of
+    several, which some steps give).
+    """
     place = {node: i for i, node in enumerate(nodes)}
     last_read = {
         node: max((place.get(user, len(nodes)) for user in node.users), default=i)
@@ -234,9 +237,13 @@ def _single_tensor_parts(nodes: list[fx.Node]) -> list[list[fx.Node]]:
     for i, node in enumerate(nodes):
         parts[-1].append(node)
         alive = {one for one in alive | {node} if last_read[one] > i}
-        if len(alive) == 1:
+        if len(alive) == 1 and not any(_is_tuple(one) for one in alive):
             parts.append([])
     return [part for part in parts if part]
+
+
+def _is_tuple(node: fx.Node) -> bool:
+    return any(user.target is operator.getitem for user in node.users)
 
 
 def _shared_module(kinds: Mapping[str, type[nn.Module]], names: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
 
 def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
     """An untrained network for the dataset's images and classes, see `classifier`."""
-    return classifier(settings.network, dataset, seed)
+    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
 
 
 def trained(
