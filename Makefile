@@ -29,7 +29,7 @@ test: browser check book ## everything that continuous integration runs
 	$(BIN)/pytest -n 2 tests/packaging tests/chapters tests/book
 	$(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=300 chapters
 
-check: $(READY) ## style, types, import rules and unit tests: under two minutes
+check: $(READY) ## style, types, import rules and unit tests: about three minutes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
