@@ -7,11 +7,17 @@ changed setting or a changed library never meets an old file.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zipfile import BadZipFile
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
 
 SOURCE = Path(__file__).parent
 
@@ -54,3 +60,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def kept_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
+    """What `make()` returns: read from the file if there is one, else made and written to it.
+
+    Args:
+        file: a name ending in .npz that says what decides the result, see `content_key`; None keeps
+            nothing.
+        make: name -> array.
+
+    A file that cannot be read (every array has a checksum) is made again, with a warning.
+    """
+    if file is not None and file.exists():
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (BadZipFile, EOFError, OSError, TypeError, ValueError) as error:
+            warnings.warn(f"{file} cannot be read ({error}): making it again", stacklevel=3)
+    made = make()
+    if file is not None:
+        with atomic_path(file) as temporary:
+            np.savez(temporary, **made)  # type: ignore[arg-type]
+    return made

@@ -3,7 +3,7 @@ import sys
 import textwrap
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -170,6 +170,11 @@ def test_what_an_objective_closes_over_decides_a_training(
     assert other[0]["loss"] > 10 * one[0]["loss"]
 
 
+@dataclass(frozen=True)
+class Scale:
+    factor: float
+
+
 class Scaled(nn.Module):
     def __init__(self, scale):
         super().__init__()
@@ -177,14 +182,16 @@ class Scaled(nn.Module):
         self.layer = nn.Linear(192, 10)
 
     def forward(self, x):
-        return self.layer(self.scale * x.flatten(1))
+        factor = self.scale.factor if isinstance(self.scale, Scale) else self.scale
+        return self.layer(factor * x.flatten(1))
 
 
-def test_attributes_of_a_network_decide_a_training(tiny, settings, tmp_path):
+@pytest.mark.parametrize("kind", [float, Scale])
+def test_attributes_of_a_network_decide_a_training(tiny, settings, tmp_path, kind):
     histories = []
     for scale in (1.0, 0.0):
         with seeded(0):
-            network = Scaled(scale)
+            network = Scaled(kind(scale))
         histories.append(fit(network, tiny, settings, seed=0, keep=tmp_path))
     assert histories[0] != histories[1]
 

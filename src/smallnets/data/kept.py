@@ -1,16 +1,12 @@
 """Images that are made or decoded once and then read from the cache directory."""
 
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from smallnets.storage import atomic_path, cache_directory, content_key
+from smallnets.storage import Arrays, cache_directory, content_key, kept_arrays
 
 
 def kept(
@@ -25,21 +21,11 @@ def kept(
 
     A file that cannot be read is made again, with a warning.
     """
+
+    def arrays() -> Arrays:
+        images, labels = make()
+        return {"images": images.numpy(), "labels": labels.numpy()}
+
     file = cache_directory() / "data" / f"{stem}-{content_key(**content)}.npz"
-    if file.exists():
-        try:
-            return _read(file)
-        except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
-            warnings.warn(f"{file} cannot be read ({error}): making it again", stacklevel=2)
-    images, labels = make()
-    with atomic_path(file) as temporary:
-        np.savez(temporary, images=images.numpy(), labels=labels.numpy())
-    return images, labels
-
-
-def _read(file: Path) -> tuple[Tensor, Tensor]:
-    with (
-        file.open("rb") as stream,
-        np.load(stream, allow_pickle=False) as arrays,
-    ):  # checks a CRC of every array
-        return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    found = kept_arrays(file, arrays)
+    return torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])

@@ -43,8 +43,8 @@ def weights_digest(state: dict[str, torch.Tensor]) -> str:
 def describe(thing: Any) -> Any:
     """A JSON-representable description that is equal for things that behave alike in training.
 
-    Of a network its classes, their code and simple attributes, and its weights; of a function its
-    defaults and what it closes over.
+    Of a network its classes, their code, simple attributes and dataclasses, and its weights; of a
+    function its defaults and what it closes over.
     """
     if isinstance(thing, nn.Module):
         parts = dict(thing.named_modules())
@@ -77,9 +77,9 @@ def describe(thing: Any) -> Any:
 def _attributes(network: nn.Module) -> dict[str, Any]:
     simple = (bool, int, float, str, tuple, type(None))
     return {
-        name: repr(value)
+        name: describe(value) if dataclasses.is_dataclass(value) else repr(value)
         for name, value in vars(network).items()
-        if isinstance(value, simple) and name != "training"
+        if name != "training" and (isinstance(value, simple) or dataclasses.is_dataclass(value))
     }
 
 
@@ -108,12 +108,10 @@ def code_digest(objective: Any) -> str:
     )
 
 
-def kept_path(folder: Path, label: str, **content: Any) -> Path:
-    """The file in which a training decided by `content` is kept."""
-    return (
-        folder
-        / f"{label}-{content_key(**{k: describe(v) for k, v in content.items()})}.safetensors"
-    )
+def kept_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:
+    """The file in which that is kept which `content` decides."""
+    key = content_key(**{name: describe(value) for name, value in content.items()})
+    return folder / f"{label}-{key}{suffix}"
 
 
 def save_finished(path: Path, model: nn.Module, history: History) -> None:

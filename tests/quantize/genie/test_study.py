@@ -36,6 +36,7 @@ def test_one_network_through_every_experiment(prepared, tmp_path):
         assert found["KL"] >= 0
     fine = gn.assess(**common, case=gn.Case(8, 8, "real", "nearest"), images=made["real"])
     assert fine["error"] < found["error"] / 10
+    assert gn.assess(**common, case=case, images=made[case.source]) == found  # kept, seconds too
 
 
 def test_watching_one_network_learn(prepared, tmp_path):

@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on(resnet, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesis, "optimise", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
-    assert len(list(tmp_path.glob("images-*.safetensors"))) == 1
+    assert len(list(tmp_path.glob("images-*.npz"))) == 1
     resumed = synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
     assert len(calls) == 3
     monkeypatch.undo()

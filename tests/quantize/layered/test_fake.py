@@ -102,7 +102,7 @@ def test_golden_lsq_activations(values):
     one.start(torch.from_numpy(values["lsq_x"]))
     for i, bits in enumerate(widths):
         x = torch.from_numpy(values["lsq_x"]).requires_grad_()
-        assert float(one.steps[str(bits)]) == pytest.approx(values["lsq_x_s0"][i], rel=1e-5)
+        assert one.steps[str(bits)].item() == pytest.approx(values["lsq_x_s0"][i], rel=1e-5)
         value = one(x, bits)
         close(value.detach().numpy(), values["lsq_x_out"][i])
         by_x, by_s = torch.autograd.grad((u * value).sum(), (x, one.steps[str(bits)]))

@@ -154,8 +154,8 @@ def prepare(
     preset = with_seeds(PRESETS[scale], seeds)
     if network is not None:
         preset = replace(preset, network=network)
-    dataset = load(name, train=preset.train if train is None else train, test=preset.test,
-                   flips=flips)  # fmt: skip
+    count = preset.train if train is None else train
+    dataset = load(name, train=count, test=preset.test, flips=flips)
     side = min(preset.resolution, *dataset.size) // 4 * 4
     if resolution is not None:
         checks.whole("resolution", resolution, 8)
@@ -164,8 +164,8 @@ def prepare(
             raise ValueError(f"resolution must be a multiple of 4; got {side}")
     dataset = at_resolution(dataset, side)
     count = preset.images if images is None else checks.whole("images", images, 2)
-    checks.at_least("number of training images", len(dataset.y_train), max(
-        preset.training.batch_size, count))  # fmt: skip
+    least = max(preset.training.batch_size, count)
+    checks.at_least("number of training images", len(dataset.y_train), least)
     checks.at_least("images", count, preset.reconstruction.batch_size)
     view = replace(preset.training.augmentation, flip=dataset.flips)
     training = replace(preset.training, device=device, precision=precision, augmentation=view)

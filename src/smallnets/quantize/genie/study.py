@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +22,9 @@ from smallnets.quantize.genie.synthesis import (
     synthesize,
 )
 from smallnets.quantize.genie.units import Unit
+from smallnets.storage import Arrays, kept_arrays, source_digest
 from smallnets.training import fit
+from smallnets.training.checkpoint import kept_path
 from smallnets.training.classifier import classifier
 
 # name -> method, swing
@@ -169,15 +172,42 @@ def assess(
 ) -> dict[str, float]:
     """Quantise a seed's network as a case says, and measure it on test images.
 
+    Args:
+        dataset, settings, seed, case, images: what, how, and calibration images of its source.
+        keep: folder in which the network and these results are kept.
+
     Returns:
         "accuracy"; "error": the squared error of the features in front of the last layer, over
         their squared size; "KL": of the quantised network's predictions from the network's, in
         nats; "units": reconstruction errors after over before, geometric mean; "seconds".
     """
     network = trained(dataset, settings, seed, keep)
-    began = time.perf_counter()
-    result, histories = quantised(network, case, images, settings, seed)
-    seconds = time.perf_counter() - began
+    path = keep and kept_path(
+        keep,
+        "assessed",
+        ".npz",
+        network=network,
+        data=dataset.key,
+        case=case,
+        images=images,
+        how=(settings.reconstruction, settings.sample, seed),
+        code=source_digest("data", "measure", "quantize"),
+    )
+
+    def assessed() -> Arrays:
+        began = time.perf_counter()
+        result, histories = quantised(network, case, images, settings, seed)
+        seconds = time.perf_counter() - began
+        found = measured(network, result, dataset)
+        ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
+        found["units"] = float(torch.tensor(ratios or [1.0]).log().mean().exp())
+        return {name: np.array(value) for name, value in (found | {"seconds": seconds}).items()}
+
+    return {name: float(value) for name, value in kept_arrays(path, assessed).items()}
+
+
+def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> dict[str, float]:
+    """ "accuracy", "error" and "KL" of a quantised network, see `assess`."""
     x = dataset.normalise(dataset.x_test)
     units = result.units()
     nodes = tuple(node for unit in units[:-1] for node in unit.nodes)
@@ -187,13 +217,10 @@ def assess(
             torch.cat([part(batch)[-1] for batch in x.split(500)]) for part in result.pair(body)
         )
         wanted, logits = network(x), result(x)
-    ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
     return {
         "accuracy": measure.accuracy(logits, dataset.y_test),
         "error": float((got - exact).square().sum() / exact.square().sum()),
         "KL": measure.predictive_kl(wanted, logits),
-        "units": float(torch.tensor(ratios or [1.0]).log().mean().exp()),
-        "seconds": seconds,
     }
 
 

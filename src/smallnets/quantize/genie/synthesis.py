@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
@@ -32,8 +32,8 @@ from smallnets.quantize.genie.statistics import (
     bns_loss,
 )
 from smallnets.quantize.genie.swing import swing as swung
-from smallnets.storage import atomic_path, content_key, source_digest
-from smallnets.training.checkpoint import weights_digest
+from smallnets.storage import Arrays, kept_arrays, source_digest
+from smallnets.training.checkpoint import kept_path
 from smallnets.training.seeds import seeded
 
 METHODS = ("genie", "gba", "pixels", "zeroq", "noise")
@@ -145,8 +145,8 @@ def synthesize(
     shape = tuple(image_shape)
     stats = running_statistics(model, shape)
     batches = -(-n_images // settings.batch_size)
+    like = stats[0].mean
     if method == "noise":
-        like = stats[0].mean
         generator = torch.Generator().manual_seed(seed)
         images = torch.randn(n_images, *shape, generator=generator).to(like)
         return Synthesis(images, [], time.perf_counter() - began, method)
@@ -156,20 +156,15 @@ def synthesize(
         network = swung(network, settings.jitter, coins)
     make = partial(_make, network, stats, shape, method, settings, coins)
     parts: list[tuple[Tensor, list[float]]] = []
+    code = source_digest("quantize")
     if method == "gba" or settings.one_generator:
         parts = _from_one_generator(make, batches, seed)
     else:
         for batch in range(batches):
-            path = None
-            if keep is not None:
-                key = content_key(
-                    model=weights_digest(model.state_dict()),
-                    network=repr(model),
-                    of=(shape, method, swing, settings, seed, batch),
-                    code=source_digest("quantize/genie"),
-                )
-                path = keep / f"images-{key}.safetensors"
-            parts.append(_kept(path, partial(make, seeds=(seed, batch))))
+            of = (shape, method, swing, settings, seed, batch)
+            path = keep and kept_path(keep, "images", ".npz", model=model, of=of, code=code)
+            found = kept_arrays(path, partial(_arrays, make, (seed, batch)))
+            parts.append((torch.from_numpy(found["images"]).to(like), found["losses"].tolist()))
     images = torch.cat([part for part, _ in parts])[:n_images]
     losses = [loss for _, loss in parts if loss]
     return Synthesis(images, losses, time.perf_counter() - began, method)
@@ -317,6 +312,11 @@ def optimise(
     return result, losses
 
 
+def _arrays(make: "partial[tuple[Tensor, list[float]]]", seeds: tuple[int, int]) -> Arrays:
+    images, losses = make(seeds=seeds)
+    return {"images": images.cpu().numpy(), "losses": np.array(losses)}
+
+
 def _from_one_generator(
     make: "partial[tuple[Tensor, list[float]]]", batches: int, seed: int
 ) -> list[tuple[Tensor, list[float]]]:
@@ -334,23 +334,6 @@ def _from_one_generator(
         with torch.no_grad():
             parts.append((generator(z), []))
     return parts
-
-
-def _kept(
-    path: Path | None, work: Callable[[], tuple[Tensor, list[float]]]
-) -> tuple[Tensor, list[float]]:
-    """Finished work from a file, or done now and put there."""
-    if path is not None and path.exists():
-        found = load_file(path)
-        return found["images"], found["losses"].tolist()
-    images, losses = work()
-    if path is not None:
-        with atomic_path(path) as temporary:
-            save_file(
-                {"images": images.contiguous(), "losses": torch.tensor(losses).double()},
-                temporary,
-            )
-    return images, losses
 
 
 def roughness(images: Tensor) -> float:

@@ -4,7 +4,6 @@ LSQ (Esser et al., 2020) with a step a width; nothing of activations is layered 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,41 +13,9 @@ from smallnets.quantize.layered.codes import check_widths
 from smallnets.quantize.layered.fake import LEAST, SMALLEST
 from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import integer_range, scale_gradient
+from smallnets.quantize.uniform import fake_quantize
 
 COUNTS = ("sample", "batch")
-
-
-class _Quantised(torch.autograd.Function):
-    """LSQ with a single step, in as few passes over the activations as it takes.
-
-    With x_hat = s clip(round(x / s)): dL/dx = u inside, and dL/ds times s is the sum of
-    u (x_hat - x) inside the range and of u x_hat outside.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-        value = (x / step).round_().clamp_(low, high).mul_(step)
-        ctx.save_for_backward(x, value, step)
-        ctx.limits = low, high
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, value, step = ctx.saved_tensors
-        least, most = (float(step * limit) for limit in ctx.limits)
-        slack = 1e-6 * float(step)  # the limits themselves belong to the range
-        passed = torch.ops.aten.hardtanh_backward(upstream, x, least - slack, most + slack)
-        by_step = None
-        if ctx.needs_input_grad[1]:
-            by_step = (_inner(passed, value - x) + _inner(upstream - passed, value)) / step
-        return passed, by_step, None, None
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of products, without a copy where both lie in memory channels last."""
-    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
-        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 class LsqActivation(nn.Module):
@@ -120,7 +87,7 @@ class LsqActivation(nn.Module):
         count = x.numel() if self.count == "batch" else x[0].numel()
         step = step + (step.clamp_min(SMALLEST) - step).detach()
         factor = lsq_gradient_factor(count, max(high, 1))
-        return _Quantised.apply(x, scale_gradient(step, factor), low, high)
+        return fake_quantize(x, scale_gradient(step, factor), low, high)
 
     def get_extra_state(self) -> Tensor:
         """Whether the steps have started, and whether codes have a sign (-1: not known)."""
