@@ -130,8 +130,8 @@ def search_grid(
 class _FakeQuantize(torch.autograd.Function):
     """x_hat = step * round(clamp(x / step, low, high)), in few passes over the tensor.
 
-    For upstream u: dL/dx = u inside the range, and step * dL/dstep is the sum of u (x_hat - x)
-    inside and of u x_hat outside.
+    For upstream u: dL/dx is u inside the range and 0 outside, and step * dL/dstep the sum of
+    u (x_hat - x) inside and of u x_hat outside, which is that of u x_hat - dL/dx x.
     """
 
     @staticmethod
@@ -151,8 +151,7 @@ class _FakeQuantize(torch.autograd.Function):
         passed = _inside(upstream, x, low * size - slack, high * size + slack)
         if not ctx.needs_input_grad[1]:
             return passed, None, None, None
-        total = _sum_of_products(passed, value - x, step)
-        total = total + _sum_of_products(upstream - passed, value, step)
+        total = _sum_of_products(upstream, value, step) - _sum_of_products(passed, x, step)
         return passed, total / size * torch.where(step < 0, -1, 1), None, None
 
 

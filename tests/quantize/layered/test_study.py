@@ -8,6 +8,7 @@ import torch
 
 from smallnets.quantize import layered as vl
 from smallnets.training import TrainSettings
+from smallnets.training.seeds import threads
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,34 @@ def test_every_way_is_measured(data, settings, tmp_path):
         assert first["read"][bits] == first["accuracy"][bits], "the file is the network"
     assert found[4][0]["truncated"][4] == found[4][0]["accuracy"][4]
     assert "truncated" not in found[2][0]
+
+
+def test_other_variants_have_seeds_of_their_own(data, settings):
+    more = replace(settings, seeds=3, variant_seeds=1, variants=("layered", "direct"))
+    seeds = {}
+    for job in vl.all_jobs(data, more, None):
+        seeds.setdefault(job["way"], []).append(job["seed"])
+    assert seeds == {"layered": [0, 1, 2], "direct": [0], 4: [0, 1, 2], 2: [0, 1, 2]}
+
+
+def test_steps_start_in_one_thread_everywhere(data, settings, monkeypatch):
+    seen = []
+    original = vl.LayeredNetwork.start
+    monkeypatch.setattr(
+        vl.LayeredNetwork,
+        "start",
+        lambda network, x: seen.append(torch.get_num_threads()) or original(network, x),
+    )
+    with threads(2):
+        vl.quantised(data, settings, 0, "layered")
+    assert seen == [1]
+
+
+def test_from_scratch_there_is_no_float_network(data, settings, tmp_path):
+    longer = replace(settings, training=settings.training.lasting(2))
+    _, history = vl.quantised(data, longer, 0, "scratch", tmp_path)
+    assert len(history) == 3
+    assert not list(tmp_path.glob("float-*"))
 
 
 @pytest.mark.parametrize("way", vl.VARIANTS)

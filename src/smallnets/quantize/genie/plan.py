@@ -82,7 +82,7 @@ PRESETS = {
         seeds=3,
         images=128,
         counts=(32, 64),
-        widths=((4, 4), (3, 3), (2, 4)),
+        widths=((4, 4), (3, 3), (2, 4), (2, 2)),
         main=(2, 4),
         training=TrainSettings(
             epochs=12, batch_size=64, lr=0.1, warmup_epochs=2, augmentation=_VIEW

@@ -23,6 +23,7 @@ VARIANTS = (
     "min-norm, normalised",
     "pcgrad",
     "random width",
+    "scratch",
     "soft",
     "recursive",
     "direct",
@@ -39,11 +40,12 @@ class StudySettings:
         network: "resnet-DEPTH-WIDTH" for a CIFAR ResNet, or torchvision's name of a network.
         resolution: side of the images that networks see.
         train, test: images of each part; None is all.
-        seeds: repetitions of everything.
+        seeds: repetitions of the layered and the dedicated networks.
+        variant_seeds: repetitions of other variants, with the first of those seeds.
         widths: trained ones, from high to low.
         variants: names among `VARIANTS`; "layered" must be one of them.
         training: of the float network.
-        tuning: of the quantised ones, which start from it.
+        tuning: of the quantised ones, which start from it ("scratch" trains as long as both).
         dedicated_lr: learning rate of networks of a single width.
         per_channel: one weight step for each output channel, or one for the tensor.
         calibration: training images on which BatchNorm is recalibrated.
@@ -54,6 +56,7 @@ class StudySettings:
     train: int | None
     test: int | None
     seeds: int
+    variant_seeds: int
     widths: tuple[int, ...]
     variants: tuple[str, ...]
     training: TrainSettings
@@ -83,6 +86,7 @@ PRESETS = {
         train=160,
         test=100,
         seeds=2,
+        variant_seeds=2,
         widths=(8, 6, 4, 2),
         variants=_SHOWN,
         training=TrainSettings(epochs=1, batch_size=32, lr=0.05, augmentation=_VIEW),
@@ -102,6 +106,7 @@ PRESETS = {
         train=2000,
         test=1500,
         seeds=3,
+        variant_seeds=3,
         widths=(8, 6, 4, 2),
         variants=_SHOWN,
         training=TrainSettings(
@@ -124,6 +129,7 @@ PRESETS = {
         train=None,
         test=None,
         seeds=3,
+        variant_seeds=3,
         widths=(8, 6, 4, 2),
         variants=VARIANTS,
         training=TrainSettings(epochs=160, batch_size=128, lr=0.1, warmup_epochs=2),

@@ -20,6 +20,7 @@ from smallnets.quantize.layered.train import TrainOnce, train_once
 from smallnets.training import fit
 from smallnets.training.checkpoint import History
 from smallnets.training.classifier import classifier
+from smallnets.training.seeds import threads
 
 WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "layered": ({}, TrainOnce()),
@@ -32,6 +33,7 @@ WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
     "pcgrad": ({}, TrainOnce(combine="pcgrad")),
     "random width": ({}, TrainOnce(combine="random width")),
+    "scratch": ({}, TrainOnce()),
     "soft": ({}, TrainOnce(mode="soft")),
     "recursive": ({}, TrainOnce(mode="recursive")),
     "direct": ({"weights": WeightRule(rule="direct")}, TrainOnce()),
@@ -54,6 +56,7 @@ def trained(
     return network
 
 
+@threads(1)  # steps start from sums, whose last bits depend on the number of threads
 def quantised(
     dataset: Dataset,
     settings: StudySettings,
@@ -64,14 +67,20 @@ def quantised(
     """A network of all widths trained in some way, or a dedicated one of a single width.
 
     Args:
-        dataset, settings, seed, keep: as in `trained`; all ways start from that network.
+        dataset, settings, seed, keep: as in `trained`; all ways but "scratch" start from that
+            network.
         way: name among `WAYS`, or a bit width.
     """
-    network, tuning = trained(dataset, settings, seed, keep), settings.tuning
+    tuning = settings.tuning
+    if way == "scratch":
+        network = new_network(settings, dataset, seed)
+        tuning = tuning.lasting(settings.training.epochs + tuning.epochs)
+    else:
+        network = trained(dataset, settings, seed, keep)
     if isinstance(way, int):
         tuning = replace(tuning, lr=settings.dedicated_lr)
-        rule = WeightRule(start="lsq", per_channel=settings.per_channel)
-        layered, objective = to_layered(network, (way,), weights=rule), TrainOnce()
+        rule, objective = WeightRule(start="lsq", per_channel=settings.per_channel), TrainOnce()
+        layered = to_layered(network, (way,), weights=rule)
     else:
         options, objective = WAYS[way]
         weights = options.get("weights", WeightRule())
@@ -146,10 +155,11 @@ def measured(
 def all_jobs(dataset: Dataset, settings: StudySettings, keep: Path | None) -> list[dict[str, Any]]:
     """Arguments of `measured` for all seeds and ways, dedicated networks included."""
     common = {"dataset": dataset, "settings": settings, "keep": keep}
+    main = ("layered", *settings.widths)
     return [
         {**common, "way": way, "seed": seed}
         for way in (*settings.variants, *settings.widths)
-        for seed in range(settings.seeds)
+        for seed in range(settings.seeds if way in main else settings.variant_seeds)
     ]
 
 
