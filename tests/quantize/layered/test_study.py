@@ -59,6 +59,24 @@ def test_steps_start_in_one_thread_everywhere(data, settings, monkeypatch):
     assert seen == [1]
 
 
+def test_the_narrowest_width_weighs_half(data, settings):
+    three = replace(settings, widths=(4, 3, 2))
+    _, history = vl.quantised(data, three, 0, "weighted")
+    assert [history[-1][f"weight {bits}"] for bits in (4, 3, 2)] == pytest.approx([0.4, 0.4, 0.2])
+
+
+def test_dedicated_networks_of_two_bits_have_a_rate_of_their_own(data, settings, monkeypatch):
+    seen = {}
+
+    def note(network, dataset, tuning, **_):
+        seen[network.widths] = tuning.lr
+
+    monkeypatch.setattr("smallnets.quantize.layered.study.train_once", note)
+    for way in (4, 2, "layered"):
+        vl.quantised(data, replace(settings, narrow_lr=0.02), 0, way)
+    assert seen == {(4,): 0.05, (2,): 0.02, (4, 2): 0.05}
+
+
 def test_from_scratch_there_is_no_float_network(data, settings, tmp_path):
     longer = replace(settings, training=settings.training.lasting(2))
     _, history = vl.quantised(data, longer, 0, "scratch", tmp_path)
@@ -95,6 +113,21 @@ def test_confidences_come_from_the_file(data, settings, tmp_path):
     found = vl.confidences(content, vl.new_network(settings, data, 5), data, 6, (2, 4))
     assert found.shape == (6, 2)
     assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):
+    network, _ = vl.quantised(data, settings, 0, "layered", tmp_path)
+    gram = vl.gradient_gram(network, data, 40)
+    assert gram.shape == (2, 2)
+    assert torch.equal(gram, gram.T)
+    assert torch.linalg.eigvalsh(gram).min() > 0
+    loss = torch.nn.functional.cross_entropy(
+        network.eval()(data.normalise(data.x_train[:40]), 2), data.y_train[:40]
+    )
+    own = network.own_parameters()
+    shared = [p for name, p in network.named_parameters() if name not in own]
+    square = sum(float(g.square().sum()) for g in torch.autograd.grad(loss, shared))
+    assert float(gram[1, 1]) == pytest.approx(square, rel=1e-4)
 
 
 def test_prepare_takes_what_was_asked_for():

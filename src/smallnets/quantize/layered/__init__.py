@@ -55,6 +55,7 @@ from smallnets.quantize.layered.network import (
 from smallnets.quantize.layered.packing import LayeredTensor, pack_layered
 from smallnets.quantize.layered.plan import PRESETS, PUBLISHED, VARIANTS, StudySettings, prepare
 from smallnets.quantize.layered.study import (
+    MAIN,
     WAYS,
     accuracies,
     accuracy_of,
@@ -63,6 +64,8 @@ from smallnets.quantize.layered.study import (
     code_bytes,
     confidences,
     fleet_bytes,
+    gradient_gram,
+    light_weights,
     measured,
     new_network,
     quantised,
@@ -72,6 +75,7 @@ from smallnets.quantize.layered.study import (
 from smallnets.quantize.layered.train import TrainOnce, carried, train_once
 
 __all__ = [
+    "MAIN",
     "PRESETS",
     "PUBLISHED",
     "VARIANTS",
@@ -102,10 +106,12 @@ __all__ = [
     "code_bytes",
     "confidences",
     "fleet_bytes",
+    "gradient_gram",
     "gram_matrix",
     "layered_bytes",
     "layered_value",
     "levels",
+    "light_weights",
     "load_layered",
     "measured",
     "min_norm",

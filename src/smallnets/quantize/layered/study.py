@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision, recalibrate, truncated
+from smallnets.quantize.layered.combine import gram_matrix
 from smallnets.quantize.layered.fake import WeightRule, layered_value, search_start
 from smallnets.quantize.layered.file import layered_bytes, load_layered
 from smallnets.quantize.layered.network import LayeredNetwork, to_layered
@@ -22,8 +24,10 @@ from smallnets.training.checkpoint import History
 from smallnets.training.classifier import classifier
 from smallnets.training.seeds import threads
 
+MAIN = ("layered", "weighted")
 WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "layered": ({}, TrainOnce()),
+    "weighted": ({}, TrainOnce()),
     "plain": ({"weights": WeightRule(rule="plain")}, TrainOnce()),
     "shared norm": ({"norms": "shared"}, TrainOnce()),
     "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
@@ -78,11 +82,13 @@ def quantised(
     else:
         network = trained(dataset, settings, seed, keep)
     if isinstance(way, int):
-        tuning = replace(tuning, lr=settings.dedicated_lr)
+        tuning = replace(tuning, lr=settings.narrow_lr) if way <= 2 else tuning
         rule, objective = WeightRule(start="lsq", per_channel=settings.per_channel), TrainOnce()
         layered = to_layered(network, (way,), weights=rule)
     else:
         options, objective = WAYS[way]
+        if way == "weighted":
+            objective = replace(objective, combine=light_weights(len(settings.widths)))
         weights = options.get("weights", WeightRule())
         if isinstance(weights, WeightRule):
             weights = replace(weights, per_channel=settings.per_channel)
@@ -97,6 +103,12 @@ def quantised(
         label="quantised",
     )
     return layered, history
+
+
+def light_weights(count: int) -> tuple[float, ...]:
+    """Weights of widths, from high to low, of which the last has half of each other's."""
+    share = 1 / (2 * count - 1)
+    return (*[2 * share] * (count - 1), share)
 
 
 def accuracies(
@@ -152,10 +164,22 @@ def measured(
     return found
 
 
+def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Tensor:
+    """(T, T) inner products of the widths' gradients by the weights that they share, from high to
+    low, for the loss on the first training images.
+    """
+    x, labels = dataset.normalise(dataset.x_train[:images]), dataset.y_train[:images]
+    own = network.own_parameters()
+    shared = [p for name, p in network.named_parameters() if name not in own]
+    with measure.evaluating(network):
+        losses = [F.cross_entropy(network(x, bits), labels) for bits in network.widths]
+        return gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
+
+
 def all_jobs(dataset: Dataset, settings: StudySettings, keep: Path | None) -> list[dict[str, Any]]:
     """Arguments of `measured` for all seeds and ways, dedicated networks included."""
     common = {"dataset": dataset, "settings": settings, "keep": keep}
-    main = ("layered", *settings.widths)
+    main = (*MAIN, *settings.widths)
     return [
         {**common, "way": way, "seed": seed}
         for way in (*settings.variants, *settings.widths)
