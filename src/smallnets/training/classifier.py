@@ -3,7 +3,6 @@
 import re
 
 from torch import nn
-from torchvision.models import get_model, list_models
 
 from smallnets.models import cifar_resnet
 from smallnets.training.seeds import seeded
@@ -21,17 +20,19 @@ def classifier(name: str, num_classes: int, channels: int, seed: int) -> nn.Modu
     Raises:
         ValueError: another name, or a torchvision network for images of other channels.
     """
-    match = re.fullmatch(r"resnet-(\d+)-(\d+)", name)
-    if not match and name not in list_models():
+    if match := re.fullmatch(r"resnet-(\d+)-(\d+)", name):
+        depth, width = map(int, match.groups())
+        with seeded(seed):
+            return cifar_resnet(depth, num_classes, channels, width=width)
+    from torchvision.models import get_model, list_models  # a second that few runs need
+
+    if name not in list_models():
         raise ValueError(
             "network must be resnet-DEPTH-WIDTH or a torchvision classification network; "
             f"got {name!r}"
         )
-    if not match and channels != 3:
+    if channels != 3:
         raise ValueError(f"{name} takes images of 3 channels; got {channels}")
     with seeded(seed):
-        if match:
-            depth, width = map(int, match.groups())
-            return cifar_resnet(depth, num_classes, channels, width=width)
         network: nn.Module = get_model(name, weights=None, num_classes=num_classes)
-        return network
+    return network

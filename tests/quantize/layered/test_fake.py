@@ -246,13 +246,41 @@ def test_search_finds_a_start_that_survives_cutting(values):
     torch.testing.assert_close(rows[3], search_start(w[3:4], 8, 2).reshape(1, 1, 1))
 
 
+def test_search_looks_at_all_places_of_a_kernel():
+    """Centre taps of many channels that are four times as large must be seen."""
+    w = torch.randn(256, 256, 3, 3, generator=torch.Generator().manual_seed(0))
+    w[:, :, 1, 1] *= 4
+    step = search_start(w, 8, 4)
+
+    def error(step):
+        value = layered_value(w, step, step * 16, 8, 4)
+        return float((value - w).square().mean())
+
+    largest = w.abs().max() / 128
+    best = min(error(r * largest) for r in torch.linspace(0.2, 1.2, 40))
+    assert error(step) < 1.03 * best
+
+
+@pytest.mark.parametrize(("high", "low"), [(8, 8), (8, 6), (12, 10)])
+def test_search_for_many_bits_does_not_mind_few(high, low):
+    w = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    step = search_start(w, high, low)
+
+    def error(step):
+        value = layered_value(w, step, step * 2.0 ** (high - low), high, low)
+        return float((value - w).square().mean())
+
+    steps = torch.linspace(0.2, 1.2, 40) * w.abs().max() / 2 ** (high - 1)
+    assert error(step) <= 1.001 * min(error(one) for one in steps)
+
+
 def test_untrained_widths_double_the_step_of_the_next_higher_one():
     w = torch.randn(40, generator=torch.Generator().manual_seed(0))
     one = CascadeQuantizer(w, (8, 6, 2))
     with torch.no_grad():
         one.steps["6"].mul_(1.5)
-    assert float(one.step_of(7)) == pytest.approx(2 * float(one.step))
-    assert float(one.step_of(4)) == pytest.approx(4 * float(one.steps["6"]))
+    assert one.step_of(7).item() == pytest.approx(2 * one.step.item())
+    assert one.step_of(4).item() == pytest.approx(4 * one.steps["6"].item())
 
 
 def test_steps_stay_positive_and_can_recover():
@@ -278,6 +306,14 @@ def test_steps_stay_positive_and_can_recover():
         (lambda: CascadeQuantizer(torch.zeros(4), (4,), WeightRule(start="lsq")), "zero"),
         (lambda: CascadeQuantizer(torch.ones(4), (1,), WeightRule(start="lsq")), "2 bits or more"),
         (lambda: CascadeQuantizer(torch.ones(4), (4, 2))(torch.ones(4), 5), "between 2 and 4"),
+        (
+            lambda: layered_value(torch.ones(3), torch.tensor(-1.0), torch.tensor(1.0), 8, 4),
+            "finite and above 0; got -1",
+        ),
+        (
+            lambda: layered_value(torch.ones(3), torch.tensor(1.0), torch.ones(2, 1), 8, 4),
+            r"broadcastable to a weight of shape \(3,\); got the shape \(2, 1\)",
+        ),
         (lambda: LsqActivation((4,))(torch.ones(2, 2), 4), "have no start"),
         (lambda: LsqActivation((4,), count="all"), "count must be one of"),
         (

@@ -17,6 +17,7 @@ from smallnets.quantize.layered import (
     to_layered,
     train_once,
 )
+from smallnets.quantize.layered.file import _content
 from smallnets.quantize.layered.packing import layer_bytes
 
 
@@ -162,6 +163,31 @@ def test_what_is_refused(net, images, content):
         load_layered(content, cifar_resnet(8, 4, 3, width=8))
     with pytest.raises(ValueError, match="does not fit the file: classifier"):
         load_layered(content, cifar_resnet(8, 5, 3, width=4))
-    read = load_layered(content, shaped(), bits=2)
-    with pytest.raises(ValueError, match="got 4"):
+    read = load_layered(content, shaped(), bits=3)
+    with pytest.raises(ValueError, match=r"one of 2 \(trained\), and 2 to 3 untrained; got 4"):
         read.set_width(4)
+    with pytest.raises(ValueError, match="got None"):
+        read.set_width(None)
+    with pytest.raises(ValueError, match="have no start"):
+        layered_bytes(to_layered(net, (4, 2)))
+
+
+@pytest.mark.parametrize("part", ["weights.step", "inputs.steps.2"])
+def test_steps_that_are_no_steps_are_found(net, images, part):
+    layered = to_layered(net, (4, 2)).start(images)
+    name, _ = next(layered.layers())
+    with torch.no_grad():
+        layered.network.get_parameter(f"{name}.{part}").fill_(float("nan"))
+    content, _ = layered_bytes(layered)
+    with pytest.raises(LayeredFileError, match=f"the steps of {name} must be finite and above 0"):
+        load_layered(content, shaped())
+
+
+def test_no_more_of_a_file_is_read_than_is_wanted(net, images, tmp_path):
+    path = tmp_path / "net.snvl"
+    layout = save_layered(to_layered(net, (4, 2)).start(images), path)
+    for bits in (2, 3, 4):
+        assert len(_content(path, bits, None)) == layout.end[bits]
+        assert load_layered(path, shaped(), bits=bits).highest == bits
+    assert len(_content(path, None, 40)) == 40
+    assert len(_content(path, None, None)) == layout.size

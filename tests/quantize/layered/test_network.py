@@ -138,6 +138,46 @@ def test_random_width_always_has_the_extremes(layered, images):
     assert {"loss 8", "loss 2"} <= trained
 
 
+def test_what_a_width_owns_gets_its_whole_gradient(net, images):
+    layered = to_layered(net, (4, 2), weights=AdaBits(level=0.5)).start(images)
+    own = layered.own_parameters()
+    assert any(name.endswith("inputs.levels.2") for name in own)
+    assert not any(name.endswith("layer.weight") for name in own)
+    TrainOnce()(layered, Batch(images, LABELS))["loss"].backward()
+    given = {name: p.grad.clone() for name, p in layered.named_parameters() if "levels.2" in name}
+    layered.zero_grad()
+    F.cross_entropy(layered(images, 2), LABELS).backward()
+    for name, gradient in given.items():
+        torch.testing.assert_close(gradient, layered.get_parameter(name).grad)
+    assert sum(float(gradient.abs()) for gradient in given.values()) > 0
+
+
+def test_frozen_weights_stay_as_they_are(net, data, quick):
+    layered = to_layered(net, (4, 2))
+    frozen = layered.network.stage1[0].conv1.layer.weight.requires_grad_(False)
+    before = frozen.clone()
+    train_once(layered, data, quick, seed=0)
+    assert torch.equal(frozen, before)
+
+
+def test_attention_reads_its_weights_itself():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.into, self.mix = nn.Linear(6, 8), nn.MultiheadAttention(8, 2)
+            self.between, self.out = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.into(x)
+            return self.out(self.between(self.mix(x, x, x)[0]))
+
+    x = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="no BatchNorm"):
+        layered = to_layered(Attending(), (4, 2)).start(x)
+    assert [name for name, _ in layered.layers()] == ["between"]
+    assert layered(x, 2).shape == (5, 3, 4)
+
+
 def test_training_lowers_the_loss_of_every_width(net, data, quick):
     layered = to_layered(net, (8, 4, 2))
     history = train_once(layered, data, replace(quick, epochs=8, lr=0.05), seed=0)
@@ -311,6 +351,13 @@ def zeros(net):
         (lambda net: to_layered(net, (4, 2))(torch.ones(1, 3, 8, 8)), "have no start"),
         (lambda net: truncated(to_layered(net, (4, 2)), (2,)), "one trained width"),
         (lambda net: truncated(to_layered(net, (4,)), (8,)), "at most the trained 4; got 8"),
+        (
+            lambda net: truncated(to_layered(net, (4,), weights=WeightRule(rule="round")), (2,)),
+            "rule mid or plain",
+        ),
+        (lambda net: TrainOnce(combine=(0.5, 0.5)).check(3), "3 numbers of at least 0"),
+        (lambda net: TrainOnce(combine=(float("nan"), 0.5)), "2 numbers of at least 0"),
+        (lambda net: TrainOnce(combine="random width").check(3), "four widths or more; got 3"),
         (lambda net: TrainOnce(mode="x"), "mode must be one of"),
         (lambda net: TrainOnce(combine="x"), "combine must be one of"),
         (lambda net: TrainOnce(decay=-1.0), "decay must be at least 0"),

@@ -86,9 +86,23 @@ def test_from_scratch_there_is_no_float_network(data, settings, tmp_path):
 
 @pytest.mark.parametrize("way", vl.VARIANTS)
 def test_every_variant_trains(data, settings, way, tmp_path):
-    network, history = vl.quantised(data, settings, 0, way, tmp_path)
-    assert network.widths == (4, 2)
+    widths = (5, 4, 3, 2) if way == "random width" else (4, 2)
+    network, history = vl.quantised(data, replace(settings, widths=widths), 0, way, tmp_path)
+    assert network.widths == widths
     assert np.isfinite(history[-1]["loss"])
+
+
+def test_where_the_highest_width_alone_teaches_the_weights(data, settings):
+    _, history = vl.quantised(data, settings, 0, "highest only")
+    assert [history[-1][f"weight {bits}"] for bits in (4, 2)] == [1, 0]
+
+
+def test_a_random_width_needs_a_choice(settings):
+    with pytest.raises(ValueError, match=r"random width needs four widths or more; got \(4, 2\)"):
+        replace(settings, variants=("layered", "random width"))
+    _, three = vl.prepare("digits", "paper", train=500, widths="4,3,2")
+    assert "random width" not in three.variants
+    assert len(three.variants) == len(vl.VARIANTS) - 1
 
 
 def test_sizes_of_files(data, settings, tmp_path):
@@ -121,8 +135,12 @@ def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):
     assert gram.shape == (2, 2)
     assert torch.equal(gram, gram.T)
     assert torch.linalg.eigvalsh(gram).min() > 0
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    vl.gradient_gram(network, data, 40)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name]), "the network itself is left alone"
     loss = torch.nn.functional.cross_entropy(
-        network.eval()(data.normalise(data.x_train[:40]), 2), data.y_train[:40]
+        network.train()(data.normalise(data.x_train[:40]), 2), data.y_train[:40]
     )
     own = network.own_parameters()
     shared = [p for name, p in network.named_parameters() if name not in own]

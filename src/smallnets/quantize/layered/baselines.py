@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from smallnets import checks
 from smallnets.measure.evaluation import evaluating
 from smallnets.quantize.dorefa import dorefa_activations, dorefa_weights
-from smallnets.quantize.layered.codes import check_widths
+from smallnets.quantize.layered.codes import NESTED, check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer
 from smallnets.quantize.layered.network import (
     BATCH_NORMS,
@@ -177,8 +177,8 @@ def truncated(network: LayeredNetwork, widths: Sequence[int]) -> LayeredNetwork:
     cut = copy.deepcopy(network)
     for _, layer in cut.layers():
         weights, inputs = layer.weights, layer.inputs
-        if not isinstance(weights, CascadeQuantizer):
-            raise ValueError("truncation needs layered codes; got another quantiser")
+        if not isinstance(weights, CascadeQuantizer) or weights.how.rule not in NESTED:
+            raise ValueError("truncation needs codes of the rule mid or plain; got others")
         top = weights.step.detach()
         weights.widths, weights.low = chosen, chosen[-1]
         weights.steps = nn.ParameterDict(
@@ -222,13 +222,14 @@ def recalibrate(
         or (isinstance(module, BATCH_NORMS) and ".norms." not in f".{name}")
     ]
     before = [(norm, norm.momentum) for norm in norms]
+    device = next(network.parameters()).device
     with evaluating(network):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
             norm.train()
         for images in batches:
-            network(images)
+            network(images.to(device))
     for norm, momentum in before:
         norm.momentum = momentum
     return network

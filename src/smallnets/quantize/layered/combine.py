@@ -27,7 +27,8 @@ def check_simplex(weights: Sequence[float], count: int) -> tuple[float, ...]:
     Raises:
         ValueError: they are not.
     """
-    if len(weights) != count or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+    inside = all(weight >= 0 for weight in weights) and abs(sum(weights) - 1) <= 1e-6
+    if len(weights) != count or not inside:
         raise ValueError(
             f"fixed weights must be {count} numbers of at least 0 that sum to 1; "
             f"got {tuple(weights)}"

@@ -24,16 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smallnets.quantize.layered.codes import NESTED, bit_planes
+from smallnets.quantize.layered.codes import NESTED
 from smallnets.quantize.layered.fake import SMALLEST, CascadeQuantizer, WeightRule
-from smallnets.quantize.layered.network import LayeredNetwork, SwitchBatchNorm, to_layered
-from smallnets.quantize.layered.packing import (
-    layer_bytes,
-    pack_base,
-    pack_plane,
-    unpack_base,
-    unpack_plane,
+from smallnets.quantize.layered.network import (
+    LAYERS,
+    LayeredNetwork,
+    SwitchBatchNorm,
+    to_layered,
 )
+from smallnets.quantize.layered.packing import LayeredTensor, layer_bytes, pack_layered
 from smallnets.storage import atomic_path
 
 MAGIC, VERSION = b"SNVL", 1
@@ -65,7 +64,8 @@ def save_layered(network: LayeredNetwork, path: Path | str) -> Layout:
     """Write a layered network, atomically, and return where its layers lie.
 
     Raises:
-        ValueError: quantisers other than layered ones, or a rule whose codes do not nest.
+        ValueError: quantisers other than layered ones, a rule whose codes do not nest, or
+            activation steps that have not started.
     """
     data, layout = layered_bytes(network)
     with atomic_path(Path(path)) as temporary:
@@ -75,6 +75,8 @@ def save_layered(network: LayeredNetwork, path: Path | str) -> Layout:
 
 def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
     """The content of the file that `save_layered` writes, and where its layers lie."""
+    if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
+        raise ValueError("activation steps have no start; call network.start(images) first")
     quantizers = {name: layer.weights for name, layer in network.layers()}
     for name, one in quantizers.items():
         if not isinstance(one, CascadeQuantizer) or one.how.rule not in NESTED:
@@ -92,10 +94,10 @@ def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
         for name, layer in layers.items()
     }
     for one in codes.values():
-        base, rest = bit_planes(one, high, low)
-        planes[low].append(pack_base(base, low))
-        for bits, plane in rest.items():
-            planes[bits].append(pack_plane(plane))
+        packed = pack_layered(one, high, low)
+        planes[low].append(packed.base)
+        for bits, plane in packed.planes.items():
+            planes[bits].append(plane)
     sections, content = [], []
     for bits in range(low, high + 1):
         names = [key for key, owner in owners.items() if first_layer(network, owner) == bits]
@@ -118,9 +120,9 @@ def layered_bytes(network: LayeredNetwork) -> tuple[bytes, Layout]:
         "count": getattr(first.inputs, "count", None),
         "sections": sections,
     }
-    packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
-    start = START.pack(MAGIC, VERSION, len(packed), zlib.crc32(packed))
-    data = b"".join([start, packed, *content])
+    head = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
+    start = START.pack(MAGIC, VERSION, len(head), zlib.crc32(head))
+    data = b"".join([start, head, *content])
     return data, read_layout(data)
 
 
@@ -214,8 +216,7 @@ def load_layered(
         LayeredFileError: a layer that is needed is cut or corrupt; the message names it.
         ValueError: a width that the file does not have, or a model of another architecture.
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    data = data if max_bytes is None else data[:max_bytes]
+    data = _content(source, bits, max_bytes)
     layout = read_layout(data)
     header = layout.header
     low, high = header["low"], header["high"]
@@ -239,6 +240,20 @@ def load_layered(
     return network
 
 
+def _content(source: Path | str | bytes, bits: int | None, most: int | None) -> bytes:
+    """The beginning of a file, or of bytes, that is wanted: of a file no more is read."""
+    if isinstance(source, bytes):
+        return source[:most]
+    size = Path(source).stat().st_size if most is None else most
+    with Path(source).open("rb") as file:
+        start = file.read(min(size, START.size))
+        if bits is None or len(start) < START.size or start[:4] != MAGIC:
+            return start + file.read(size - len(start))
+        start += file.read(min(size - len(start), START.unpack(start)[2]))
+        end = read_layout(start).end.get(bits, size)
+        return start + file.read(max(min(size, end) - len(start), 0))
+
+
 def _empty(model: nn.Module, header: Mapping[str, Any]) -> LayeredNetwork:
     """The architecture in layers, to be filled."""
     shapes = header["shapes"]
@@ -249,13 +264,12 @@ def _empty(model: nn.Module, header: Mapping[str, Any]) -> LayeredNetwork:
             f"the model does not fit the file: {wrong} must have a weight of shape "
             f"{shapes[wrong]}; got {found.get(wrong)}"
         )
-    layers = [n for n, m in model.named_modules() if hasattr(m, "weight") and n not in shapes]
-    quantisable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    others = [n for n, m in model.named_modules() if isinstance(m, LAYERS) and n not in shapes]
     network = to_layered(
         _with_some_weights(model, shapes),
         header["widths"],
         weights=WeightRule(**header["how"]),
-        keep_float=[n for n in layers if isinstance(model.get_submodule(n), quantisable)],
+        keep_float=others,
         norms=header["norms"],
         activations=header["count"] is not None,
         count=header["count"] or "batch",
@@ -279,7 +293,7 @@ def _fill(network: LayeredNetwork, data: bytes, layout: Layout, bits: int) -> No
     header, shapes = layout.header, layout.header["shapes"]
     low = header["low"]
     state = network.network.state_dict()
-    codes: dict[str, Tensor] = {}
+    layers: dict[str, dict[int, bytes]] = {name: {} for name in shapes}
     for section in header["sections"]:
         if (width := section["bits"]) > bits:
             break
@@ -296,20 +310,18 @@ def _fill(network: LayeredNetwork, data: bytes, layout: Layout, bits: int) -> No
             state[key].copy_(torch.from_numpy(values).reshape(shape))
             place += size
         for name, shape in shapes.items():
-            count = prod(shape)
-            size = layer_bytes(count, low if width == low else 1)
-            part = content[place : place + size]
+            size = layer_bytes(prod(shape), low if width == low else 1)
+            layers[name][width] = content[place : place + size]
             place += size
-            if width == low:
-                codes[name] = unpack_base(part, count, low)
-            else:
-                codes[name] = 2 * codes[name] + unpack_plane(part, count)
     for name, layer in network.layers():
-        layer.weights.store(codes[name].reshape(shapes[name]), bits)
+        base, shape = layers[name].pop(low), tuple(shapes[name])
+        codes = LayeredTensor(base, layers[name], shape, header["high"], low).codes(bits)
+        layer.weights.store(codes.to(layer.weights.step.device), bits)
         layer.layer.register_parameter("weight", None)
-        for step in layer.weights.parameters():
-            if not (step > 0).all() or not step.isfinite().all():
-                raise LayeredFileError(f"the steps of {name} must be finite and above 0")
+        for part in (layer.weights, layer.inputs):
+            for step in part.parameters() if part is not None else ():
+                if not (step > 0).all() or not step.isfinite().all():
+                    raise LayeredFileError(f"the steps of {name} must be finite and above 0")
     network.highest = bits
     network.set_width(bits).eval()
 

@@ -104,20 +104,25 @@ class LayeredNetwork(nn.Module):
             if isinstance(module, QuantizedLayer | SwitchBatchNorm):
                 yield module
 
+    @property
+    def stored(self) -> bool:
+        """Whether weights are codes from a file, so that there is nothing to compute in float."""
+        return any(getattr(layer.weights, "stored", None) is not None for _, layer in self.layers())
+
     def set_width(self, bits: int | None) -> "LayeredNetwork":
         """Switch all layers, activation steps and BatchNorms; None computes in float.
 
         Raises:
             ValueError: a width that the network does not have.
         """
-        inside = bits is None or bits in self.widths
-        if self.any_width and isinstance(bits, int) and not inside:
-            inside = self.lowest <= bits <= self.highest
-        if not inside or (bits is not None and bits > self.highest):
+        widths = [one for one in self.widths if one <= self.highest]
+        inside = bits in widths or (bits is None and not self.stored)
+        if self.any_width and isinstance(bits, int):
+            inside = inside or self.lowest <= bits <= self.highest
+        if not inside:
             also = f", and {self.lowest} to {self.highest} untrained" if self.any_width else ""
             raise ValueError(
-                f"width must be one of {', '.join(map(str, self.widths))} (trained){also}; "
-                f"got {bits!r}"
+                f"width must be one of {', '.join(map(str, widths))} (trained){also}; got {bits!r}"
             )
         self.bits = bits
         for module in self.switches():
@@ -133,6 +138,7 @@ class LayeredNetwork(nn.Module):
     @torch.no_grad()
     def start(self, x: Tensor) -> "LayeredNetwork":
         """Start all activation steps from one batch of images, computed in float."""
+        x = x.to(next(self.parameters()).device)
         before = self.bits
         self.set_width(None)
         layers = [layer for _, layer in self.layers()]
@@ -148,15 +154,20 @@ class LayeredNetwork(nn.Module):
         return self
 
     def own_parameters(self) -> set[str]:
-        """Names of parameters that belong to widths: steps and switchable BatchNorms."""
-        parts = (SwitchBatchNorm, CascadeQuantizer, LsqActivation)
-        own = {
+        """Names of parameters that belong to widths: of quantisers and switchable BatchNorms."""
+        parts = {
+            id(part)
+            for module in self.switches()
+            for part in (
+                (module.weights, module.inputs) if isinstance(module, QuantizedLayer) else (module,)
+            )
+        }
+        return {
             f"{name}.{inner}"
             for name, module in self.named_modules()
-            if isinstance(module, parts)
+            if id(module) in parts
             for inner, _ in module.named_parameters()
         }
-        return own
 
     def hold_steps(self) -> None:
         """Keep all learned steps above their least values, see `CascadeQuantizer.hold_steps`."""
@@ -192,7 +203,8 @@ def to_layered(
     """A copy of a network with quantised layers and switchable BatchNorm.
 
     Args:
-        model: any network of Conv1d/2d/3d and Linear layers; left as it is.
+        model: any network of Conv1d/2d/3d and Linear layers; left as it is. The linear layers of
+            nn.MultiheadAttention, which reads their weights itself, stay in float.
         widths: to be trained, such as (8, 6, 4, 2).
         weights: how; a `WeightRule`, or one of `smallnets.quantize.layered.baselines`.
         keep_float: names of layers that stay in float; by default the first and the last.
@@ -217,7 +229,12 @@ def to_layered(
     for name in keep_float:
         if name not in names:
             raise ValueError(f"keep_float must name layers among {', '.join(names)}; got {name!r}")
-    quantised = [name for name in names if name not in keep_float]
+    attention = [n for n, m in network.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    quantised = [
+        name
+        for name in names
+        if name not in keep_float and name.rpartition(".")[0] not in attention
+    ]
     if not quantised:
         raise ValueError("the network has no convolution or linear layer left to quantise")
     for name in quantised:

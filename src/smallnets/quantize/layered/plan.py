@@ -20,6 +20,7 @@ VARIANTS = (
     "raw",
     "tied",
     "round",
+    "highest only",
     "min-norm",
     "min-norm, normalised",
     "pcgrad",
@@ -74,6 +75,8 @@ class StudySettings:
             )
         for name in self.variants:
             checks.one_of("every one of variants", name, VARIANTS)
+        if "random width" in self.variants and len(self.widths) < 4:
+            raise ValueError(f"random width needs four widths or more; got {self.widths}")
         if "layered" not in self.variants:
             raise ValueError(f"variants must contain 'layered'; got {self.variants}")
 
@@ -199,14 +202,16 @@ def prepare(
         )
         for one in (preset.training, preset.tuning)
     )
+    chosen = preset.widths if widths is None else listed(widths)
+    ways = [way for way in preset.variants if way != "random width" or len(chosen) > 3]
     settings = replace(
         preset,
         network=preset.network if network is None else network,
         resolution=side,
         train=images,
         test=len(dataset.y_test),
-        widths=preset.widths if widths is None else listed(widths),
-        variants=preset.variants if variants is None else named(variants),
+        widths=chosen,
+        variants=tuple(ways) if variants is None else named(variants),
         training=training,
         tuning=tuning if epochs is None else tuning.lasting(epochs),
         calibration=min(preset.calibration, images),

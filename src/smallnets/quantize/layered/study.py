@@ -1,5 +1,6 @@
 """The chapter's experiments: one seed and one way of training a call, to run side by side."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
     "tied": ({"weights": WeightRule(steps="tied", gradient="scaled")}, TrainOnce()),
     "round": ({"weights": WeightRule(rule="round")}, TrainOnce()),
+    "highest only": ({}, TrainOnce()),
     "min-norm": ({}, TrainOnce(combine="min-norm")),
     "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
     "pcgrad": ({}, TrainOnce(combine="pcgrad")),
@@ -87,8 +89,11 @@ def quantised(
         layered = to_layered(network, (way,), weights=rule)
     else:
         options, objective = WAYS[way]
+        count = len(settings.widths)
         if way == "weighted":
-            objective = replace(objective, combine=light_weights(len(settings.widths)))
+            objective = replace(objective, combine=light_weights(count))
+        if way == "highest only":  # lower widths learn their steps and BatchNorms, not the weights
+            objective = replace(objective, combine=(1.0, *[0.0] * (count - 1)))
         weights = options.get("weights", WeightRule())
         if isinstance(weights, WeightRule):
             weights = replace(weights, per_channel=settings.per_channel)
@@ -166,14 +171,14 @@ def measured(
 
 def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Tensor:
     """(T, T) inner products of the widths' gradients by the weights that they share, from high to
-    low, for the loss on the first training images.
+    low, for the loss on the first training images, as a batch of training.
     """
+    network = copy.deepcopy(network).train()
     x, labels = dataset.normalise(dataset.x_train[:images]), dataset.y_train[:images]
     own = network.own_parameters()
     shared = [p for name, p in network.named_parameters() if name not in own]
-    with measure.evaluating(network):
-        losses = [F.cross_entropy(network(x, bits), labels) for bits in network.widths]
-        return gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
+    losses = [F.cross_entropy(network(x, bits), labels) for bits in network.widths]
+    return gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
 
 
 def all_jobs(dataset: Dataset, settings: StudySettings, keep: Path | None) -> list[dict[str, Any]]:

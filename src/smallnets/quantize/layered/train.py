@@ -51,7 +51,7 @@ class TrainOnce:
         mode: "hard", "soft" or "recursive", see `losses`.
         combine: how the widths' gradients of shared weights are weighed, see `combine`: a name, or
             fixed weights from the highest width to the lowest. "random width" trains the highest,
-            the lowest and one other width a step.
+            the lowest and one other width a step, and needs four widths at least.
         decay: weight decay of the shared weights, once a step; steps and norms have none.
         by_layer: solve for the weights in every tensor by itself.
 
@@ -69,12 +69,20 @@ class TrainOnce:
         rule(self.combine, len(self.combine) if not isinstance(self.combine, str) else 1)
         checks.at_least("decay", self.decay, 0)
 
+    def check(self, count: int) -> None:
+        """Raises ValueError where this cannot train that many widths."""
+        check_mode(self.mode, count)
+        rule(self.combine, count)
+        if self.combine == "random width" and count < 4:
+            raise ValueError(f"random width needs four widths or more; got {count}")
+
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Terms of a batch: "loss", the mean over widths, and "loss b" and "weight b" of each."""
         # Behind Fabric's wrapper, which would forbid gradients in the midst of a step.
         model = model if isinstance(model, LayeredNetwork) else model.module  # type: ignore[assignment]
         widths = self._widths(model.widths, batch)
-        names, parameters = zip(*model.named_parameters(), strict=True)
+        learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        names, parameters = zip(*learned, strict=True)
         own = model.own_parameters()
         teacher: Tensor | None = None
         losses, gradients = {}, []
@@ -101,8 +109,7 @@ class TrainOnce:
         return terms
 
     def _widths(self, widths: Sequence[int], batch: Batch) -> Sequence[int]:
-        check_mode(self.mode, len(widths))
-        if self.combine != "random width" or len(widths) < 4:
+        if self.combine != "random width":
             return widths
         inner = widths[1:-1]
         place = torch.randint(len(inner), (), generator=batch.noise, device=batch.images.device)
@@ -161,6 +168,7 @@ def train_once(
     """
     if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
         network.start(dataset.normalise(dataset.x_train[: settings.batch_size]))
+    objective.check(len(network.widths))
     objective = replace(objective, decay=settings.weight_decay)
     plain = replace(settings, weight_decay=0.0)
     history = fit(network, dataset, plain, seed=seed, objective=objective, keep=keep, label=label)
