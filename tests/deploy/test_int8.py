@@ -59,13 +59,32 @@ def test_weights_are_integers_in_the_file(network, pictures):
     assert torch.equal(torch.tensor(codes[tuple(stem.shape)]).float(), stem)
 
 
+def test_a_channel_with_next_to_no_weights_keeps_its_bias(pictures):
+    with seeded(0):
+        net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        ).eval()
+    with torch.no_grad():
+        net[2].weight[2] *= 1e-9
+        net[2].bias[2] = 3.0  # some 10^12 steps of its sums
+    ready = quantize(net, 8, 8, mode="nearest", symmetric=True, policy=POLICY)
+    done = deploy(net, calibrate(ready, pictures), pictures, rounds=1)
+    assert done.difference < 1e-3
+
+
 def test_what_integer_kernels_cannot_do(network, pictures):
     plain = calibrate(quantize(network, 8, 8), pictures)
     with pytest.raises(ValueError, match="must be quantised with symmetric=True"):
         export_int8(plain, SHAPE)
     with pytest.raises(ValueError, match=r"weights must have at most 8 bits; .* has 12"):
         export_int8(quantize(network, 12, 8, symmetric=True), SHAPE)
-    with pytest.raises(ValueError, match="activations must have at most 8 bits; got 12"):
+    with pytest.raises(ValueError, match="activations must be quantised to at most 8 bits; got 12"):
         export_int8(quantize(network, 8, 12, symmetric=True, policy=POLICY), SHAPE)
     with pytest.raises(ValueError, match="calibrate or reconstruct the network before"):
         export_int8(quantize(network, 8, 8, symmetric=True), SHAPE)

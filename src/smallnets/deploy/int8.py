@@ -84,9 +84,9 @@ def export_int8(network: QuantizedNetwork, input_shape: tuple[int, ...]) -> byte
                 "weights must be quantised with symmetric=True, so that all channels have the "
                 f"middle code for 0; {name} has others"
             )
-    most = max(quantizer.bits for quantizer in network.activations)
-    if most > 8:
-        raise ValueError(f"activations must have at most 8 bits; got {most}")
+    most = max((quantizer.bits for quantizer in network.activations), default=0)
+    if not 0 < most <= 8:
+        raise ValueError(f"activations must be quantised to at most 8 bits; got {most or 'none'}")
     for quantizer in network.activations:
         if not quantizer.ready:
             raise ValueError("calibrate or reconstruct the network before exporting it")
@@ -139,10 +139,15 @@ def _with_integer_weights(exported: bytes) -> bytes:
 def _integer_bias(
     graph: onnx.GraphProto, place: int, node: onnx.NodeProto, bias: np.ndarray, step: np.ndarray
 ) -> None:
-    """Give a layer a bias of 32-bit integers in units of its sums."""
+    """Give a layer a bias of 32-bit integers in units of its sums; one that does not fit, as that
+    of a channel with next to no weights, stays in float and so does its layer.
+    """
     step = np.broadcast_to(step, bias.shape).astype(np.float32)
     name = f"{node.output[0]}_bias"
-    codes = np.rint(bias / step).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    codes = np.rint(bias.astype(np.float64) / step)
+    if np.abs(codes).max() >= 2**31:
+        return
+    codes = codes.astype(np.int32)
     zero = np.zeros(bias.shape, np.int32)
     for suffix, array in (("codes", codes), ("step", step), ("zero", zero)):
         graph.initializer.append(numpy_helper.from_array(array, f"{name}_{suffix}"))

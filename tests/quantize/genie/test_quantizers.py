@@ -155,6 +155,17 @@ def test_activation_options():
         assert not empty(torch.zeros(3, 4)).any()
 
 
+def test_a_sample_does_not_stay_in_one_column():
+    x = torch.rand(32, 16, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[..., 0] *= 0.1  # what padding does to borders
+    steps = []
+    for sample in (None, 2**14):
+        one = ActivationQuantizer(4, sample=sample)
+        one(x)
+        steps.append(one.step.item())
+    assert steps[1] == pytest.approx(steps[0], rel=0.03)
+
+
 def test_qdrop():
     quantised, exact = torch.ones(64, 100), torch.zeros(64, 100)
     assert Mixer(1.0)(quantised, exact) is quantised

@@ -29,6 +29,8 @@ def test_one_network_through_every_experiment(prepared, tmp_path):
     assert set(seen) == {"loss", "roughness", "corner", "diversity", "classes"}
     assert 1 <= seen["classes"] <= data.num_classes
     assert gn.diversity(network, made["real"][:1].repeat(4, 1, 1, 1)) == 0
+    half = (made["real"] + made["real"].mean(0)) / 2
+    assert gn.diversity(network, half) < 0.8 * gn.diversity(network, made["real"])
     for case in (gn.Case(2, 4), gn.Case(4, 4, "real", "nearest"), gn.Case(2, 4, count=8)):
         found = gn.assess(**common, case=case, images=made[case.source])
         assert 0 <= found["accuracy"] <= 1

@@ -1,5 +1,7 @@
 """Making images: every method, its switches, resuming, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from smallnets.quantize.genie.statistics import matching_loss
 from smallnets.quantize.genie.synthesis import (
     METHODS,
     SynthesisSettings,
+    _number,
     corner_energy,
     roughness,
     shorter,
@@ -69,6 +72,25 @@ def test_a_killed_run_goes_on(resnet, tmp_path, monkeypatch):
     assert resumed.losses == whole.losses
 
 
+@pytest.mark.parametrize("method", ["genie", "gba"])
+def test_what_is_kept_comes_back_with_its_time(resnet, tmp_path, method):
+    first = synthesize(resnet, 32, SHAPE, method, settings=FEW, keep=tmp_path)
+    again = synthesize(resnet, 32, SHAPE, method, settings=FEW, keep=tmp_path)
+    assert torch.equal(first.images, again.images)
+    assert (first.losses, first.seconds) == (again.losses, again.seconds)
+    assert first.seconds > 0
+
+
+def test_no_two_things_are_drawn_from_one_seed():
+    numbers = {
+        (seed, batch, what): _number(seed, batch, what)
+        for seed in range(3)
+        for batch in range(5)
+        for what in range(3)
+    }
+    assert len(set(numbers.values())) == len(numbers)
+
+
 def test_ablations(resnet):
     def made(**changes):
         settings = SynthesisSettings(25, 16, latent_dim=16, widths=(8, 8), **changes)
@@ -78,7 +100,8 @@ def test_ablations(resnet):
     frozen = [made(train_latents=False), made(train_generator=False)]
     assert all(one.losses[0][-1] > both.losses[0][-1] for one in frozen)
     shared = made(one_generator=True)
-    assert torch.equal(shared.images[:16].isfinite(), both.images[:16].isfinite())
+    assert torch.equal(shared.images[:16], both.images[:16])  # the first generator is the same
+    assert not torch.allclose(shared.images[16:], both.images[16:])
     assert shared.losses[1][0] < both.losses[1][0]  # the second batch finds a trained generator
     with pytest.raises(ValueError, match="train_latents or train_generator must be on"):
         made(train_latents=False, train_generator=False)
@@ -120,6 +143,8 @@ def test_settings_are_checked(changes, message):
 
 
 def test_what_is_refused(resnet):
+    with pytest.raises(ValueError, match="gba trains its generator; got train_generator=False"):
+        synthesize(resnet, 16, SHAPE, "gba", settings=replace(FEW, train_generator=False))
     with pytest.raises(ValueError, match=r"method must be one of genie, gba.*got 'gan'"):
         synthesize(resnet, 8, SHAPE, "gan")
     with pytest.raises(ValueError, match="n_images must be at least 1; got 0"):

@@ -14,7 +14,7 @@ From the paper: the loss, the generator with learned latent vectors, swing convo
 base. From the official code: reductions, schedules, order of operations, QDrop in two places.
 """
 
-from smallnets.quantize.genie.frozen import export, packed_bytes, restore
+from smallnets.quantize.genie.frozen import export, restore
 from smallnets.quantize.genie.generator import DataGenerator
 from smallnets.quantize.genie.network import (
     Allocated,
@@ -115,7 +115,6 @@ __all__ = [
     "matching_loss",
     "new_network",
     "optimise",
-    "packed_bytes",
     "phase_coverage",
     "portrait",
     "prepare",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.quantize.genie.network import QUANTIZERS, QuantizedNetwork
+from smallnets.quantize.rounding import integer_range
 
 State = dict[str, Tensor]
 
@@ -51,19 +52,12 @@ def restore(network: QuantizedNetwork, state: Mapping[str, Tensor]) -> Quantized
     Its outputs are then the exporting network's, bit for bit.
 
     Raises:
-        ValueError: the state belongs to another network; the message names what is missing.
+        ValueError: the state belongs to another network or to other widths; the message names what
+            differs, and nothing is changed. Weights may have been of fewer bits.
     """
-    expected = set(export(_ready(network)))
-    if expected != set(state):
-        odd = sorted(expected ^ set(state))
-        raise ValueError(f"the state must hold this network's tensors; it differs in {odd[0]}")
+    _check(network, state)
     for name, weights in network.weights.items():
         codes = state[f"{name}.codes"]
-        if codes.shape != weights.weight.shape:
-            raise ValueError(
-                f"{name}.codes must have shape {tuple(weights.weight.shape)}; "
-                f"got {tuple(codes.shape)}"
-            )
         zero = state[f"{name}.zero"].to(weights.zero)
         weights.mode = "adaround"
         weights.zero.copy_(zero)
@@ -73,21 +67,34 @@ def restore(network: QuantizedNetwork, state: Mapping[str, Tensor]) -> Quantized
     for key, quantizer in _activations(network).items():
         quantizer.step.data.copy_(state[f"activation.{key}.step"])
         quantizer.signed = bool(state[f"activation.{key}.low"] < 0)
-    return network
-
-
-def _ready(network: QuantizedNetwork) -> QuantizedNetwork:
-    for quantizer in network.activations:
         quantizer.ready = True
     return network
 
 
-def packed_bytes(network: QuantizedNetwork) -> int:
-    """Bytes of the quantised weights at their own widths, with a float32 step and an 8-bit zero
-    point a channel; biases and norms not counted.
-    """
-    bits = sum(
-        one.weight.numel() * one.bits + one.step.numel() * (32 + 8)
-        for one in network.weights.values()
-    )
-    return -(-bits // 8)
+def _check(network: QuantizedNetwork, state: Mapping[str, Tensor]) -> None:
+    expected = {f"{name}.{part}" for name in network.weights for part in ("codes", "step", "zero")}
+    expected |= {
+        f"activation.{key}.{part}"
+        for key in _activations(network)
+        for part in ("step", "low", "high")
+    }
+    if expected != set(state):
+        odd = sorted(expected ^ set(state))
+        raise ValueError(f"the state must hold this network's tensors; it differs in {odd[0]}")
+    for name, weights in network.weights.items():
+        codes, shape = state[f"{name}.codes"], tuple(weights.weight.shape)
+        if tuple(codes.shape) != shape:
+            raise ValueError(f"{name}.codes must have shape {shape}; got {tuple(codes.shape)}")
+        if int(codes.max()) > weights.high:
+            raise ValueError(
+                f"{name}.codes must be at most {weights.high} ({weights.bits} bits); "
+                f"got {int(codes.max())}"
+            )
+    for key, quantizer in _activations(network).items():
+        limits = tuple(int(state[f"activation.{key}.{part}"]) for part in ("low", "high"))
+        possible = [integer_range(quantizer.bits, signed) for signed in (False, True)]
+        if limits not in possible:
+            raise ValueError(
+                f"the codes of activation {key} must be those of {quantizer.bits} bits; "
+                f"got {limits[0]} to {limits[1]}"
+            )

@@ -104,6 +104,13 @@ class QuantizedNetwork(nn.Module):
         original, sites = self._plain  # never changed, so shared
         return QuantizedNetwork(copy.deepcopy(self.root, memo), original, sites, self.table)
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "QuantizedNetwork":
+        """Device and type, of the original too; copies share it and have to be moved with it."""
+        super()._apply(fn, recurse)
+        self.original._apply(fn)
+        self._whole = [self.rebuilt(self.root)]
+        return self
+
     def rebuilt(self, root: nn.Module) -> fx.GraphModule:
         """The whole network over other modules of the same names; it returns a tuple of one."""
         original, sites = self._plain
@@ -259,7 +266,8 @@ def _sites(
     read: dict[fx.Node, str] = {}
 
     def quantised(reader: fx.Node, source: fx.Node, wide: int) -> str:
-        key = keys.setdefault(real(source), real(source).name)
+        name = real(source).name
+        key = keys.setdefault(real(source), f"{name}_" if hasattr(nn.ModuleDict, name) else name)
         widths[key] = max(wide, widths.get(key, 0))
         sites.setdefault(reader, {})[source] = key
         return key
@@ -297,7 +305,8 @@ def _adds(node: fx.Node) -> bool:
 
 
 def calibrate(network: QuantizedNetwork, images: Tensor) -> QuantizedNetwork:
-    """Find the steps of all activations on a batch of images, and return the network.
+    """Find the steps of all activations that have none yet on a batch of images, and return the
+    network.
 
     With mode "nearest" that is all there is to do: round to nearest.
 

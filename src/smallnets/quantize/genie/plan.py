@@ -6,7 +6,7 @@ from smallnets import checks
 from smallnets.data import Augmentation, Dataset, load
 from smallnets.data.resolution import at_resolution
 from smallnets.quantize.genie.reconstruct import ReconstructionSettings
-from smallnets.quantize.genie.synthesis import SynthesisSettings
+from smallnets.quantize.genie.synthesis import SynthesisSettings, shorter
 from smallnets.training import TrainSettings, with_seeds
 
 PUBLISHED = {
@@ -26,7 +26,6 @@ class StudySettings:
         network: a name of `smallnets.models.named`, "resnet-DEPTH-WIDTH", or one of torchvision's.
         resolution: side of the images that networks see, a multiple of 4.
         train, test: images of each part; None is all.
-        held_out: training images set aside for choosing settings.
         seeds: repetitions of everything, the trained network included.
         images: calibration images, real or made.
         counts: smaller numbers of them.
@@ -42,7 +41,6 @@ class StudySettings:
     resolution: int
     train: int | None
     test: int | None
-    held_out: int
     seeds: int
     images: int
     counts: tuple[int, ...]
@@ -61,7 +59,6 @@ PRESETS = {
         resolution=16,
         train=192,
         test=100,
-        held_out=32,
         seeds=2,
         images=16,
         counts=(8,),
@@ -78,7 +75,6 @@ PRESETS = {
         resolution=16,
         train=2500,
         test=1500,
-        held_out=600,
         seeds=3,
         images=128,
         counts=(32, 64),
@@ -101,7 +97,6 @@ PRESETS = {
         resolution=32,
         train=None,
         test=None,
-        held_out=5000,
         seeds=3,
         images=1024,
         counts=(128, 256, 512),
@@ -173,7 +168,7 @@ def prepare(
         training = training.lasting(epochs)
     synthesis = replace(preset.synthesis, batch_size=min(preset.synthesis.batch_size, count))
     if synthesis_steps is not None:
-        synthesis = replace(synthesis, iterations=synthesis_steps)
+        synthesis = shorter(synthesis, checks.whole("synthesis_steps", synthesis_steps, 1))
     reconstruction = preset.reconstruction
     if unit_steps is not None:
         reconstruction = replace(reconstruction, iterations=unit_steps)
@@ -182,7 +177,6 @@ def prepare(
         resolution=side,
         train=len(dataset.y_train),
         test=len(dataset.y_test),
-        held_out=min(preset.held_out, len(dataset.y_train) // 5),
         images=count,
         counts=tuple(n for n in preset.counts if n < count),
         training=training,

@@ -159,8 +159,8 @@ class ActivationQuantizer(nn.Module):
         gradient: "plain", as the official code has it, or "lsq" for LSQ's factor on the step's
             gradient.
         power, ratios: of the search for the step.
-        sample: at most so many values, evenly spread over the batch, decide where the step starts;
-            None is all of them.
+        sample: about so many values, drawn at random from the batch, and the largest one decide
+            where the step starts; None is all of them.
 
     Attributes:
         step: (), a parameter from the start, so that no optimiser misses it.
@@ -214,7 +214,9 @@ class ActivationQuantizer(nn.Module):
             return
         if self.sample is not None and values.numel() > self.sample:
             most = values[values.abs().argmax()][None]
-            values = torch.cat([values[:: -(-values.numel() // self.sample)], most])
+            draw = torch.Generator().manual_seed(0)
+            places = torch.randint(values.numel(), (self.sample,), generator=draw)
+            values = torch.cat([values[places.to(values.device)], most])
         step, _ = search_grid(
             values,
             self.bits,

@@ -23,6 +23,7 @@ from smallnets.quantize.genie.quantizers import (
     LEARNS_BITS,
     LEARNS_STEP,
     Mixer,
+    WeightQuantizer,
     quantizers_in,
 )
 from smallnets.quantize.genie.units import run_in_batches
@@ -194,7 +195,9 @@ def learn(
     rows = rows or minibatches(len(target), settings, generator)
     bits = [one.logit for one in weights if one.mode in LEARNS_BITS]
     steps = [one.step for one in weights if one.mode in LEARNS_STEP]
-    ranges = [one.step for one in activations] if settings.learn_activations else []
+    ranges = [one.step for one in activations]
+    if not settings.learn_activations or mixer.probability == 0:  # which shows them no gradient
+        ranges = []
     groups = [
         {"params": parameters, "lr": lr, "highest": lr, "falls": falls}
         for parameters, lr, falls in (
@@ -207,26 +210,42 @@ def learn(
     if not groups:
         return []
     optimizer = Adam(groups)
-    history = []
     for one in weights:
         one.soft = True
     for quantizer in activations:
         quantizer.mix = mixer
-    total = settings.iterations
+    try:
+        return _steps(student, target, exact, quantised, settings, optimizer, mixer, rows, weights)
+    finally:
+        for one in weights:
+            one.soft = False
+        for quantizer in activations:
+            quantizer.mix = None
+
+
+def _steps(
+    student: nn.Module,
+    target: Tensor,
+    exact: Sequence[Tensor],
+    quantised: Sequence[Tensor],
+    settings: ReconstructionSettings,
+    optimizer: Adam,
+    mixer: Mixer,
+    rows: Sequence[Tensor],
+    weights: Sequence[WeightQuantizer],
+) -> list[Progress]:
+    history, total = [], settings.iterations
     for t in range(1, total + 1):
         part = rows[t - 1]
         entries = [
             mixer(coarse[part], fine[part]) for coarse, fine in zip(quantised, exact, strict=True)
         ]
         error = reconstruction_loss(student(*entries)[-1], target[part])
-        beta, rounding = (
-            beta_schedule(t, total, settings.warmup, settings.beta_start, settings.beta_end),
-            torch.zeros_like(error),
-        )
-        if t >= settings.warmup * total and settings.regulariser > 0 and bits:
-            rounding = (
-                settings.regulariser * torch.stack([one.regulariser(beta) for one in weights]).sum()
-            )
+        beta = beta_schedule(t, total, settings.warmup, settings.beta_start, settings.beta_end)
+        rounding = torch.zeros_like(error)
+        if t >= settings.warmup * total and settings.regulariser > 0:
+            terms = torch.stack([one.regulariser(beta) for one in weights])
+            rounding = settings.regulariser * terms.sum()
         loss = error + rounding
         optimizer.zero_grad()
         loss.backward()
@@ -236,10 +255,6 @@ def learn(
                 group["lr"] = group["highest"] * (1 + math.cos(math.pi * t / total)) / 2
         values = torch.stack([error, rounding, loss]).tolist()
         history.append(Progress(values[0], values[1], beta, values[2]))
-    for one in weights:
-        one.soft = False
-    for quantizer in activations:
-        quantizer.mix = None
     return history
 
 

@@ -235,12 +235,16 @@ def _channel_sums(x: Tensor) -> Tensor:
 
 
 def matching_loss(model: nn.Module, images: Tensor, stats: Sequence[BNStat] | None = None) -> float:
-    """The BNS loss of finished images through the plain network, by which methods are compared."""
+    """The BNS loss of finished images through the plain network, by which methods are compared.
+
+    Of its BatchNorm terms alone: that every image has mean 0 and deviation 1 by itself is asked of
+    images to be made, and not true of real ones.
+    """
     stats = bn_statistics(model) if stats is None else stats
     with torch.no_grad(), BatchNormInputs(model) as tap:
         model(images)
         running = [one for one in stats if one.name in tap.names]
-        return float(bns_loss(tap.inputs, running, images).total)
+        return float(bns_loss(tap.inputs, running).total)
 
 
 def _root(variance: Tensor) -> Tensor:

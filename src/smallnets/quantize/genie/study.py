@@ -33,6 +33,7 @@ SOURCES: dict[str, tuple[str, bool]] = {
     "no swing": ("genie", False),
     "GBA": ("gba", True),
     "ZeroQ-like": ("pixels", True),
+    "ZeroQ-like, no swing": ("pixels", False),
     "noise": ("noise", False),
 }
 
@@ -67,10 +68,12 @@ def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Modu
 def trained(
     dataset: Dataset, settings: StudySettings, seed: int, keep: Path | None = None
 ) -> nn.Module:
-    """The network of a seed, trained on all training images, in evaluation mode."""
+    """The network of a seed, trained on all training images, in evaluation mode, on the device of
+    its training; so is all that is made of it.
+    """
     network = new_network(settings, dataset, seed)
     fit(network, dataset, settings.training, seed=seed, keep=keep, label="network")
-    return network.eval()
+    return network.eval().to(settings.training.accelerator)
 
 
 def imagine(
@@ -84,7 +87,7 @@ def imagine(
     method, swing = SOURCES[source]
     network = trained(dataset, settings, seed, keep)
     shape = (dataset.channels, settings.resolution, settings.resolution)
-    return synthesize(
+    made = synthesize(
         network,
         settings.images,
         shape,
@@ -94,6 +97,7 @@ def imagine(
         seed=seed,
         keep=keep,
     )
+    return replace(made, images=made.images.cpu())
 
 
 def calibration_images(dataset: Dataset, settings: StudySettings) -> Tensor:
@@ -103,6 +107,7 @@ def calibration_images(dataset: Dataset, settings: StudySettings) -> Tensor:
 
 def portrait(network: nn.Module, images: Tensor) -> dict[str, float]:
     """What can be said of calibration images without quantising anything."""
+    images = images.to(next(network.parameters()).device)
     return {
         "loss": matching_loss(network, images),
         "roughness": roughness(images),
@@ -113,11 +118,9 @@ def portrait(network: nn.Module, images: Tensor) -> dict[str, float]:
 
 
 def diversity(network: nn.Module, images: Tensor) -> float:
-    """Mean distance of two images' logits over the mean size of logits."""
+    """Mean distance of two images' logits."""
     with torch.no_grad():
-        logits = network(images)
-    distances = torch.pdist(logits)
-    return float(distances.mean() / (logits - logits.mean(0)).norm(dim=1).mean().clamp(min=1e-12))
+        return float(torch.pdist(network(images)).mean())
 
 
 def classes_seen(network: nn.Module, images: Tensor) -> float:
@@ -134,7 +137,8 @@ def cases(settings: StudySettings) -> list[Case]:
         found.append(Case(*widths, "real", "nearest"))
         found += [Case(*widths, source) for source in ("real", "GENIE-D", "ZeroQ-like")]
     main = settings.main
-    found += [Case(*main, source) for source in ("no swing", "GBA", "noise")]
+    others = ("no swing", "GBA", "ZeroQ-like, no swing", "noise")
+    found += [Case(*main, source) for source in others]
     found += [
         Case(*main, source, mode)
         for mode in ("adaround", "naive")
@@ -150,7 +154,7 @@ def quantised(
     network: nn.Module, case: Case, images: Tensor, settings: StudySettings, seed: int
 ) -> tuple[QuantizedNetwork, list[UnitHistory]]:
     """A network quantised as a case says, on calibration images."""
-    images = images[: case.count]
+    images = images[: case.count].to(next(network.parameters()).device)
     result = quantize(
         network, case.weights, case.activations, mode=case.mode, sample=settings.sample
     )
@@ -208,7 +212,7 @@ def assess(
 
 def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> dict[str, float]:
     """ "accuracy", "error" and "KL" of a quantised network, see `assess`."""
-    x = dataset.normalise(dataset.x_test)
+    x = dataset.normalise(dataset.x_test).to(next(network.parameters()).device)
     units = result.units()
     nodes = tuple(node for unit in units[:-1] for node in unit.nodes)
     body = Unit("features", nodes, (result.entry,), (), units[-1].entries[0], ())
@@ -216,7 +220,9 @@ def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> 
         exact, got = (
             torch.cat([part(batch)[-1] for batch in x.split(500)]) for part in result.pair(body)
         )
-        wanted, logits = network(x), result(x)
+        wanted, logits = (
+            torch.cat([net(batch) for batch in x.split(500)]).cpu() for net in (network, result)
+        )
     return {
         "accuracy": measure.accuracy(logits, dataset.y_test),
         "error": float((got - exact).square().sum() / exact.square().sum()),

@@ -1,10 +1,11 @@
 """Swing convolution: a strided convolution that reads another phase of its input at every pass.
 
-A convolution of stride 2 reads every pixel, but not every pixel alike: an optimised image gets
-more of the gradient on one phase of the stride's grid than on the others, and shows it. A swing
-convolution pads its input by reflection and crops it at a random place, so that on average all
-phases are read alike. Weights, padding and stride stay as they are (official code; the paper's
-section on swing convolution).
+A convolution of stride 2 does not read every pixel alike (with a kernel of one, three of four not
+at all): an optimised image gets more of the gradient on one phase of the stride's grid than on the
+others, and shows it. A swing convolution pads its input by reflection and crops it at a random
+place, so that every phase takes its turns. With three offsets in each direction the turns are not
+equal, but no phase is left out. Weights, padding and stride stay as they are (official code; the
+paper's section on swing convolution).
 """
 
 import copy
@@ -100,7 +101,7 @@ def phase_coverage(
     """
     swung = SwingConv2d(copy.deepcopy(conv).requires_grad_(False))
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, conv.in_channels, *size, generator=generator, dtype=conv.weight.dtype)
+    x = torch.randn(64, conv.in_channels, *size, generator=generator).to(conv.weight)
     x.requires_grad_(True)
     centre = (swung.jitter, swung.jitter)
     total = torch.zeros_like(x)

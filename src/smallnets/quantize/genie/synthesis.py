@@ -37,6 +37,7 @@ from smallnets.training.checkpoint import kept_path
 from smallnets.training.seeds import seeded
 
 METHODS = ("genie", "gba", "pixels", "zeroq", "noise")
+Made = tuple[Tensor, list[list[float]]]  # images, and the losses of every batch
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Synthesis:
     Attributes:
         images: (n, channels, height, width), float, as the network takes them.
         losses: of every batch, one number a step, with swing where it was on; empty for noise.
-        seconds: what it took.
+        seconds: what it took when it was made.
         method: how.
     """
 
@@ -130,7 +131,8 @@ def synthesize(
         settings: how.
         seed: of everything random; every batch has its own.
         keep: folder in which every finished batch is kept, so that a killed run goes on with the
-            next batch and ends with the same images (not with `one_generator`).
+            next batch and ends with the same images (all batches at once where one generator makes
+            them).
 
     Raises:
         ValueError: an unknown method, a number out of range, a network in training mode, without
@@ -141,7 +143,8 @@ def synthesize(
     check_image_shape(image_shape)
     if any(module.training for module in model.modules()):
         raise ValueError("the network must be in evaluation mode; call eval() first")
-    began = time.perf_counter()
+    if method == "gba" and not settings.train_generator:
+        raise ValueError("gba trains its generator; got train_generator=False")
     shape = tuple(image_shape)
     stats = running_statistics(model, shape)
     batches = -(-n_images // settings.batch_size)
@@ -149,25 +152,27 @@ def synthesize(
     if method == "noise":
         generator = torch.Generator().manual_seed(seed)
         images = torch.randn(n_images, *shape, generator=generator).to(like)
-        return Synthesis(images, [], time.perf_counter() - began, method)
+        return Synthesis(images, [], 0.0, method)
     coins = torch.Generator()
     network = frozen_copy(model)
     if swing:
         network = swung(network, settings.jitter, coins)
     make = partial(_make, network, stats, shape, method, settings, coins)
-    parts: list[tuple[Tensor, list[float]]] = []
     code = source_digest("quantize")
-    if method == "gba" or settings.one_generator:
-        parts = _from_one_generator(make, batches, seed)
-    else:
-        for batch in range(batches):
-            of = (shape, method, swing, settings, seed, batch)
-            path = keep and kept_path(keep, "images", ".npz", model=model, of=of, code=code)
-            found = kept_arrays(path, partial(_arrays, make, (seed, batch)))
-            parts.append((torch.from_numpy(found["images"]).to(like), found["losses"].tolist()))
-    images = torch.cat([part for part, _ in parts])[:n_images]
-    losses = [loss for _, loss in parts if loss]
-    return Synthesis(images, losses, time.perf_counter() - began, method)
+    together = method == "gba" or settings.one_generator  # one generator makes all batches
+    parts = []
+    for batch in (None,) if together else range(batches):
+        of = (shape, method, swing, settings, seed, batch, batches if together else 1)
+        path = keep and kept_path(keep, "images", ".npz", model=model, of=of, code=code)
+        if batch is None:
+            work = partial(_from_one_generator, make, batches, seed)
+        else:
+            work = partial(make, seeds=(seed, batch))
+        parts.append(kept_arrays(path, partial(_arrays, work)))
+    images = torch.cat([torch.from_numpy(part["images"]).to(like) for part in parts])
+    losses = [line for part in parts for line in part["losses"].tolist()]
+    seconds = sum(float(part["seconds"]) for part in parts)
+    return Synthesis(images[:n_images], losses, seconds, method)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -215,20 +220,20 @@ def _make(
     *,
     seeds: tuple[int, int],
     generator: DataGenerator | None = None,
-) -> tuple[Tensor, list[float]]:
+) -> Made:
     """One batch of images, and the loss at every step."""
-    mixed = 1_000_003 * seeds[0] + seeds[1]
-    noise = torch.Generator().manual_seed(mixed)
-    coins.manual_seed(mixed + 1)
+    noise = torch.Generator().manual_seed(_number(*seeds, 0))
+    coins.manual_seed(_number(*seeds, 1))
     like = stats[0].mean
     size = settings.batch_size
     per_image = method == "zeroq"
     if method in ("pixels", "zeroq"):
         pixels = torch.randn(size, *shape, generator=noise).to(like).requires_grad_(True)
         variables = Variables([pixels], [])
-        return optimise(network, stats, lambda: pixels, variables, settings, per_image)
+        images, losses = optimise(network, stats, lambda: pixels, variables, settings, per_image)
+        return images, [losses]
     if generator is None:
-        generator = new_generator(shape, settings, mixed).to(like)
+        generator = new_generator(shape, settings, _number(*seeds, 2)).to(like)
     generator.requires_grad_(settings.train_generator)
     latents = torch.randn(size, settings.latent_dim, generator=noise).to(like)
     latents.requires_grad_(settings.train_latents)
@@ -241,7 +246,8 @@ def _make(
 
     learned = [latents] if settings.train_latents and method == "genie" else []
     weights = list(generator.parameters()) if settings.train_generator else []
-    return optimise(network, stats, draw, Variables(learned, weights), settings)
+    images, losses = optimise(network, stats, draw, Variables(learned, weights), settings)
+    return images, [losses]
 
 
 def new_generator(shape: tuple[int, ...], settings: SynthesisSettings, seed: int) -> DataGenerator:
@@ -312,28 +318,43 @@ def optimise(
     return result, losses
 
 
-def _arrays(make: "partial[tuple[Tensor, list[float]]]", seeds: tuple[int, int]) -> Arrays:
-    images, losses = make(seeds=seeds)
-    return {"images": images.cpu().numpy(), "losses": np.array(losses)}
+def _arrays(work: Callable[[], Made]) -> Arrays:
+    """Images, a line of losses for every batch that was optimised, and what they took."""
+    began = time.perf_counter()
+    images, losses = work()
+    return {
+        "images": images.cpu().numpy(),
+        "losses": np.array(losses),
+        "seconds": np.array(time.perf_counter() - began),
+    }
 
 
-def _from_one_generator(
-    make: "partial[tuple[Tensor, list[float]]]", batches: int, seed: int
-) -> list[tuple[Tensor, list[float]]]:
+def _from_one_generator(make: "partial[Made]", batches: int, seed: int) -> Made:
     """All batches from a single generator: of latent vectors of their own ("genie"), or fresh."""
     _, stats, shape, method, settings, _ = make.args
     like = stats[0].mean
-    generator = new_generator(shape, settings, 1_000_003 * seed).to(like)
+    generator = None
+    if method in ("genie", "gba"):
+        generator = new_generator(shape, settings, _number(seed, 0, 2)).to(like)
     if method != "gba":
-        return [make(seeds=(seed, b), generator=generator) for b in range(batches)]
+        parts = [make(seeds=(seed, batch), generator=generator) for batch in range(batches)]
+        return torch.cat([part for part, _ in parts]), [
+            line for _, lines in parts for line in lines
+        ]
+    assert generator is not None
     first, losses = make(seeds=(seed, 0), generator=generator)
-    noise = torch.Generator().manual_seed(1_000_003 * seed + 17)
-    parts = [(first, losses)]
+    noise = torch.Generator().manual_seed(_number(seed, 1, 0))
+    images = [first]
     for _ in range(batches - 1):
         z = torch.randn(settings.batch_size, settings.latent_dim, generator=noise).to(like)
         with torch.no_grad():
-            parts.append((generator(z), []))
-    return parts
+            images.append(generator(z))
+    return torch.cat(images), losses
+
+
+def _number(seed: int, batch: int, what: int) -> int:
+    """A seed of its own for the noise (0), the coins (1) and the generator (2) of every batch."""
+    return 3 * (1_000_003 * seed + batch) + what
 
 
 def roughness(images: Tensor) -> float:

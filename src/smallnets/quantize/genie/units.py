@@ -8,6 +8,7 @@ they are put together because elsewhere modules of their class are blocks.
 """
 
 import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,9 +78,12 @@ def traced(model: nn.Module, fold: bool = False) -> fx.GraphModule:
 
 def _fold(graph: fx.GraphModule) -> None:
     modules = dict(graph.named_modules())
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     for node in list(graph.graph.nodes):
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(before, fx.Node):
+            continue
+        if calls[node.target] > 1 or calls[before.target] > 1:  # a layer with two norms, or reverse
             continue
         norm = modules[node.target]
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or len(before.users) > 1:
@@ -306,9 +310,19 @@ def compiled(
 def run_in_batches(
     module: nn.Module, inputs: Sequence[Tensor], batch_size: int
 ) -> tuple[Tensor, ...]:
-    """The results of a compiled part for many inputs, without a graph."""
+    """The results of a compiled part for many inputs, without a graph.
+
+    Raises:
+        ValueError: one of them is not a tensor, so that the network cannot be cut there.
+    """
     with torch.no_grad():
         parts = [
             module(*batch) for batch in zip(*(x.split(batch_size) for x in inputs), strict=True)
         ]
+    for value in parts[0]:
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                "the network hands something else than tensors from layer to layer, such as "
+                f"{value!r}; reconstruct it by block or as a whole"
+            )
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
