@@ -3,6 +3,7 @@
 - A training step of all widths: codes computed once a step and gradients written out, against
   quantisers of elementary operations that autograd follows, computed anew from the float weight
   for every width, and one graph of all widths that is kept until the end.
+- The same against one step of a dedicated network for each width: what once-QAT costs.
 - The quantiser of the weights alone, forwards and backwards for all widths.
 - Packing and unpacking layers with array operations, against a loop over weights.
 """
@@ -110,10 +111,23 @@ def main() -> None:
         loss = torch.stack([F.cross_entropy(plain(x, bits), y) for bits in WIDTHS]).mean()
         loss.backward()
 
+    with seeded(0):
+        model = cifar_resnet(8, 10, 3, width=16)
+    rule = vl.WeightRule(start="lsq")
+    dedicated = [vl.to_layered(model, (b,), weights=rule).start(x).train() for b in WIDTHS]
+
+    def dedicated_steps() -> None:
+        for one in dedicated:
+            one.zero_grad()
+            vl.TrainOnce()(one, Batch(x, y))["loss"].backward()
+
     title = f"training step of widths {WIDTHS}, ResNet-8, 64 images of 32 pixels, one thread"
-    report(
-        title, race({"ours": our_step, "elementary, anew for each width": plain_step}, 7), "ours"
-    )
+    rivals = {
+        "ours": our_step,
+        "elementary, anew for each width": plain_step,
+        "a dedicated network a width": dedicated_steps,
+    }
+    report(title, race(rivals, 7), "ours")
 
     weight = torch.randn(256, 256, 3, 3, generator=draw).requires_grad_()
     one = vl.CascadeQuantizer(weight, WIDTHS)
