@@ -172,6 +172,8 @@ def _sum_of_products(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
 
 
 def _clip(x: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    if isinstance(low, int) and isinstance(high, int):
+        return x.clamp(low, high)
     return torch.maximum(torch.minimum(x, _like(high, x)), _like(low, x))
 
 

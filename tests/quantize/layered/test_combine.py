@@ -14,7 +14,7 @@ from smallnets.quantize.layered import (
     multi_width_loss,
     pcgrad,
 )
-from smallnets.quantize.layered.combine import mean, rule
+from smallnets.quantize.layered.combine import fixed_weights, rule
 from smallnets.quantize.layered.losses import entropy
 
 
@@ -97,6 +97,15 @@ def test_normalised_min_norm_does_not_favour_the_short():
     assert step[0].item() == pytest.approx(step[1].item())
 
 
+def test_fixed_weights_by_name():
+    assert fixed_weights("mean", 4) == (0.25,) * 4
+    assert fixed_weights("narrowest half", 3) == pytest.approx((0.4, 0.4, 0.2))
+    assert fixed_weights("highest only", 3) == (1, 0, 0)
+    assert fixed_weights("narrowest half", 1) == fixed_weights("highest only", 1) == (1,)
+    with pytest.raises(ValueError, match="name must be one of mean, random width"):
+        fixed_weights("min-norm", 3)
+
+
 def test_pcgrad_projects_what_opposes():
     a = torch.tensor([1.0, 0.0], dtype=torch.float64)
     b = torch.tensor([-1.0, 1.0], dtype=torch.float64)
@@ -104,7 +113,7 @@ def test_pcgrad_projects_what_opposes():
     projected = a - (a @ b) / (b @ b) * b + b - (a @ b) / (a @ a) * a
     torch.testing.assert_close(found, projected / 2)
     friends = gram_matrix([[a], [torch.tensor([1.0, 1.0], dtype=torch.float64)]])
-    torch.testing.assert_close(pcgrad(friends), mean(friends).double())
+    torch.testing.assert_close(pcgrad(friends), rule("mean", 2)(friends).double())
 
 
 def test_a_carried_loss_hands_over_its_gradients():

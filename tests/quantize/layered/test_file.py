@@ -175,7 +175,7 @@ def test_what_is_refused(net, images, content):
 @pytest.mark.parametrize("part", ["weights.step", "inputs.steps.2"])
 def test_steps_that_are_no_steps_are_found(net, images, part):
     layered = to_layered(net, (4, 2)).start(images)
-    name, _ = next(layered.layers())
+    name, _ = layered.layers()[0]
     with torch.no_grad():
         layered.network.get_parameter(f"{name}.{part}").fill_(float("nan"))
     content, _ = layered_bytes(layered)

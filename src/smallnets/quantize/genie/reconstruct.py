@@ -8,7 +8,8 @@ not once for each part.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from smallnets.quantize.genie.network import QuantizedNetwork, check_images
 from smallnets.quantize.genie.quantizers import (
     LEARNS_BITS,
     LEARNS_STEP,
+    ActivationQuantizer,
     Mixer,
     WeightQuantizer,
     quantizers_in,
@@ -210,52 +212,47 @@ def learn(
     if not groups:
         return []
     optimizer = Adam(groups)
+    history, total = [], settings.iterations
+    with learning(weights, activations, mixer):
+        for t in range(1, total + 1):
+            part = rows[t - 1]
+            entries = [mixer(q[part], x[part]) for q, x in zip(quantised, exact, strict=True)]
+            error = reconstruction_loss(student(*entries)[-1], target[part])
+            beta = beta_schedule(t, total, settings.warmup, settings.beta_start, settings.beta_end)
+            rounding = torch.zeros_like(error)
+            if t >= settings.warmup * total and settings.regulariser > 0 and bits:
+                terms = torch.stack([one.regulariser(beta) for one in weights])
+                rounding = settings.regulariser * terms.sum()
+            loss = error + rounding
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            for group in optimizer.param_groups:
+                if group["falls"]:
+                    group["lr"] = group["highest"] * (1 + math.cos(math.pi * t / total)) / 2
+            values = torch.stack([error, rounding, loss]).tolist()
+            history.append(Progress(values[0], values[1], beta, values[2]))
+    return history
+
+
+@contextmanager
+def learning(
+    weights: Sequence[WeightQuantizer], activations: Sequence[ActivationQuantizer], mixer: Mixer
+) -> Iterator[None]:
+    """Inside the block weights are soft and activations are mixed; after it, however it ends,
+    neither is.
+    """
     for one in weights:
         one.soft = True
     for quantizer in activations:
         quantizer.mix = mixer
     try:
-        return _steps(student, target, exact, quantised, settings, optimizer, mixer, rows, weights)
+        yield
     finally:
         for one in weights:
             one.soft = False
         for quantizer in activations:
             quantizer.mix = None
-
-
-def _steps(
-    student: nn.Module,
-    target: Tensor,
-    exact: Sequence[Tensor],
-    quantised: Sequence[Tensor],
-    settings: ReconstructionSettings,
-    optimizer: Adam,
-    mixer: Mixer,
-    rows: Sequence[Tensor],
-    weights: Sequence[WeightQuantizer],
-) -> list[Progress]:
-    history, total = [], settings.iterations
-    for t in range(1, total + 1):
-        part = rows[t - 1]
-        entries = [
-            mixer(coarse[part], fine[part]) for coarse, fine in zip(quantised, exact, strict=True)
-        ]
-        error = reconstruction_loss(student(*entries)[-1], target[part])
-        beta = beta_schedule(t, total, settings.warmup, settings.beta_start, settings.beta_end)
-        rounding = torch.zeros_like(error)
-        if t >= settings.warmup * total and settings.regulariser > 0:
-            terms = torch.stack([one.regulariser(beta) for one in weights])
-            rounding = settings.regulariser * terms.sum()
-        loss = error + rounding
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        for group in optimizer.param_groups:
-            if group["falls"]:
-                group["lr"] = group["highest"] * (1 + math.cos(math.pi * t / total)) / 2
-        values = torch.stack([error, rounding, loss]).tolist()
-        history.append(Progress(values[0], values[1], beta, values[2]))
-    return history
 
 
 def minibatches(

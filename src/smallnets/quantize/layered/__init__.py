@@ -29,7 +29,13 @@ from smallnets.quantize.layered.baselines import (
     truncated,
 )
 from smallnets.quantize.layered.codes import bit_planes, cascade, levels, offset, rebuild
-from smallnets.quantize.layered.combine import check_simplex, gram_matrix, min_norm, pcgrad
+from smallnets.quantize.layered.combine import (
+    check_simplex,
+    fixed_weights,
+    gram_matrix,
+    min_norm,
+    pcgrad,
+)
 from smallnets.quantize.layered.fake import (
     CascadeQuantizer,
     WeightRule,
@@ -65,7 +71,6 @@ from smallnets.quantize.layered.study import (
     confidences,
     fleet_bytes,
     gradient_gram,
-    light_weights,
     measured,
     new_network,
     quantised,
@@ -105,13 +110,13 @@ __all__ = [
     "check_simplex",
     "code_bytes",
     "confidences",
+    "fixed_weights",
     "fleet_bytes",
     "gradient_gram",
     "gram_matrix",
     "layered_bytes",
     "layered_value",
     "levels",
-    "light_weights",
     "load_layered",
     "measured",
     "min_norm",

@@ -13,12 +13,24 @@ from torch import Tensor
 
 from smallnets import checks
 
-COMBINATIONS = ("mean", "min-norm", "min-norm, normalised", "pcgrad", "random width")
+SOLVED = ("min-norm", "min-norm, normalised", "pcgrad")
+FIXED = ("mean", "random width", "narrowest half", "highest only")
+COMBINATIONS = (*FIXED, *SOLVED)
 
 
-def mean(gram: Tensor) -> Tensor:
-    """Equal weights 1/T."""
-    return torch.full_like(gram[0], 1 / len(gram))
+def fixed_weights(name: str, count: int) -> tuple[float, ...]:
+    """Weights of widths, from high to low, that do not depend on their gradients.
+
+    "mean" and "random width" are equal ones, "narrowest half" gives the last one half of each
+    other's, and "highest only" everything to the first.
+    """
+    checks.one_of("name", name, FIXED)
+    shares = [1.0] * count
+    if name == "narrowest half":
+        shares[-1] = 0.5
+    if name == "highest only":
+        shares[1:] = [0.0] * (count - 1)
+    return tuple(share / sum(shares) for share in shares)
 
 
 def check_simplex(weights: Sequence[float], count: int) -> tuple[float, ...]:
@@ -104,17 +116,16 @@ def rule(name: str | Sequence[float], count: int) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: an unknown name, or weights off the simplex.
     """
-    if not isinstance(name, str):
-        fixed = check_simplex(name, count)
-        return lambda gram: gram.new_tensor(fixed)
-    checks.one_of("combine", name, COMBINATIONS)
-    return {
-        "mean": mean,
-        "random width": mean,
-        "min-norm": min_norm,
-        "min-norm, normalised": lambda gram: min_norm(gram, normalise=True),
-        "pcgrad": pcgrad,
-    }[name]
+    if isinstance(name, str):
+        checks.one_of("combine", name, COMBINATIONS)
+    if name in SOLVED:
+        return {
+            "min-norm": min_norm,
+            "min-norm, normalised": lambda gram: min_norm(gram, normalise=True),
+            "pcgrad": pcgrad,
+        }[str(name)]
+    fixed = fixed_weights(name, count) if isinstance(name, str) else check_simplex(name, count)
+    return lambda gram: gram.new_tensor(fixed)
 
 
 def gram_matrix(gradients: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -87,22 +87,21 @@ class LayeredNetwork(nn.Module):
     def __init__(self, network: nn.Module, widths: Sequence[int]) -> None:
         super().__init__()
         self.network, self.widths = network, tuple(widths)
+        modules = list(network.named_modules())
+        self._layers = [(name, one) for name, one in modules if isinstance(one, QuantizedLayer)]
+        self._switches = [m for _, m in modules if isinstance(m, QuantizedLayer | SwitchBatchNorm)]
         self.highest, self.lowest = self.widths[0], self.widths[-1]
         self.any_width = all(isinstance(q.weights, CascadeQuantizer) for _, q in self.layers())
         self.bits: int | None = None
         self.set_width(self.highest)
 
-    def layers(self) -> Iterator[tuple[str, QuantizedLayer]]:
+    def layers(self) -> list[tuple[str, QuantizedLayer]]:
         """Names, as in the wrapped network, and quantised layers."""
-        for name, module in self.network.named_modules():
-            if isinstance(module, QuantizedLayer):
-                yield name, module
+        return self._layers
 
-    def switches(self) -> Iterator[nn.Module]:
+    def switches(self) -> list[nn.Module]:
         """All parts that have a width."""
-        for module in self.network.modules():
-            if isinstance(module, QuantizedLayer | SwitchBatchNorm):
-                yield module
+        return self._switches
 
     @property
     def stored(self) -> bool:

@@ -28,13 +28,13 @@ from smallnets.training.seeds import threads
 MAIN = ("layered", "weighted")
 WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "layered": ({}, TrainOnce()),
-    "weighted": ({}, TrainOnce()),
+    "weighted": ({}, TrainOnce(combine="narrowest half")),
     "plain": ({"weights": WeightRule(rule="plain")}, TrainOnce()),
     "shared norm": ({"norms": "shared"}, TrainOnce()),
     "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
     "tied": ({"weights": WeightRule(steps="tied", gradient="scaled")}, TrainOnce()),
     "round": ({"weights": WeightRule(rule="round")}, TrainOnce()),
-    "highest only": ({}, TrainOnce()),
+    "highest only": ({}, TrainOnce(combine="highest only")),
     "min-norm": ({}, TrainOnce(combine="min-norm")),
     "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
     "pcgrad": ({}, TrainOnce(combine="pcgrad")),
@@ -89,11 +89,6 @@ def quantised(
         layered = to_layered(network, (way,), weights=rule)
     else:
         options, objective = WAYS[way]
-        count = len(settings.widths)
-        if way == "weighted":
-            objective = replace(objective, combine=light_weights(count))
-        if way == "highest only":  # lower widths learn their steps and BatchNorms, not the weights
-            objective = replace(objective, combine=(1.0, *[0.0] * (count - 1)))
         weights = options.get("weights", WeightRule())
         if isinstance(weights, WeightRule):
             weights = replace(weights, per_channel=settings.per_channel)
@@ -108,12 +103,6 @@ def quantised(
         label="quantised",
     )
     return layered, history
-
-
-def light_weights(count: int) -> tuple[float, ...]:
-    """Weights of widths, from high to low, of which the last has half of each other's."""
-    share = 1 / (2 * count - 1)
-    return (*[2 * share] * (count - 1), share)
 
 
 def accuracies(

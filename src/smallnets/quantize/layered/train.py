@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data import Dataset
-from smallnets.quantize.layered.combine import gram_matrix, rule
+from smallnets.quantize.layered.combine import SOLVED, gram_matrix, rule
 from smallnets.quantize.layered.losses import check_mode, next_teacher, width_loss
 from smallnets.quantize.layered.network import LayeredNetwork
 from smallnets.training import Batch, TrainSettings, fit
@@ -125,7 +125,7 @@ class TrainOnce:
         count = len(gradients)
         weigh = rule(self.combine, count)
         found = []
-        whole = self.combine in ("mean", "random width") or not isinstance(self.combine, str)
+        whole = self.combine not in SOLVED
         for group in [[i] for i in used] if self.by_layer and not whole else [used]:
             parts = [[_or_zero(g[i], into[i]) for i in group] for g in gradients]
             gram = torch.zeros(count, count) if whole else gram_matrix(parts)
