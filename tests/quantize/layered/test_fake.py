@@ -261,6 +261,25 @@ def test_search_looks_at_all_places_of_a_kernel():
     assert error(step) < 1.03 * best
 
 
+def test_search_minds_the_lowest_width_and_four_bits():
+    draw = torch.Generator().manual_seed(0)
+    w = torch.randn(4000, generator=draw) * torch.rand(4000, generator=draw).pow(2)
+    steps = torch.linspace(0.2, 1.2, 40) * w.abs().max() / 128
+
+    def best(*widths):
+        errors = [
+            sum(
+                (layered_value(w, one, one * 2.0 ** (8 - b), 8, b) - w).square().sum()
+                for b in widths
+            )
+            for one in steps
+        ]
+        return steps[int(torch.stack(errors).argmin())]
+
+    assert search_start(w, 8, 3).item() == pytest.approx(best(3, 4).item())
+    assert best(3, 4) != best(3)
+
+
 @pytest.mark.parametrize(("high", "low"), [(8, 8), (8, 6), (12, 10)])
 def test_search_for_many_bits_does_not_mind_few(high, low):
     w = torch.randn(4000, generator=torch.Generator().manual_seed(0))
@@ -281,6 +300,13 @@ def test_untrained_widths_double_the_step_of_the_next_higher_one():
         one.steps["6"].mul_(1.5)
     assert one.step_of(7).item() == pytest.approx(2 * one.step.item())
     assert one.step_of(4).item() == pytest.approx(4 * one.steps["6"].item())
+
+
+def test_untrained_activations_have_the_range_of_the_next_higher_width():
+    one = LsqActivation((8, 4))
+    one.start(torch.rand(20, generator=torch.Generator().manual_seed(0)))
+    assert one.step_of(6).item() == pytest.approx(4 * one.steps["8"].item())
+    assert one.step_of(4).item() == one.steps["4"].item()
 
 
 def test_steps_stay_positive_and_can_recover():

@@ -283,6 +283,25 @@ def test_truncation_cuts_codes_and_keeps_the_rest(net, images, data, quick):
     assert not torch.equal(cut(images, 2), high(images))
 
 
+def test_truncation_keeps_the_range_of_activations(net, images):
+    cut = truncated(to_layered(net, (8,)).start(images), (4, 2))
+    for _, layer in cut.layers():
+        inputs = layer.inputs
+        ranges = [float(inputs.step_of(b)) * inputs.limits(b)[1] for b in (8, 4, 2)]
+        assert ranges[1:] == pytest.approx([ranges[0]] * 2)
+
+
+def test_recalibration_forgets_what_was_there(layered, images):
+    batches, others = images.split(6), (3 * images - 1).split(4)
+    found = []
+    for given in (batches, others, batches):
+        recalibrate(layered, given, 4)
+        state = layered.state_dict()
+        found.append(torch.cat([v for k, v in state.items() if "norms.4.running_mean" in k]))
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], found[1])
+
+
 def test_recalibration_gives_one_width_fresh_statistics(layered, images):
     layered.train()
     for _ in range(3):
