@@ -8,6 +8,9 @@ N ?=
 BIN := .venv/bin
 READY := .venv/.ready
 BOOK := _build/html/index.html
+BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
+# Runs one stage of the tests, notes its time and end, and goes on; without arguments it tells them all.
+STAGE := $(BIN)/python tests/stage.py
 BOOK_SOURCES := _config.yml _toc.yml $(shell find book chapters src \
     -name __pycache__ -prune -o -name '*.egg-info' -prune -o -name .ipynb_checkpoints -prune -o -type f -print 2> /dev/null)
 
@@ -25,16 +28,26 @@ book: $(BOOK) ## build the book into _build/html
 serve: $(BOOK) ## build the book and serve it at http://localhost:8000 (PORT=)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-test: browser check book ## everything that continuous integration runs
-	$(BIN)/pytest -n 2 tests/packaging tests/chapters tests/book
-	$(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=300 chapters
+test: browser $(READY) ## everything that continuous integration runs
+	@rm -rf _build/stages.json _build/cache chapters/runs
+	$(call checks,@$(STAGE) style,@$(STAGE) types,@$(STAGE) imports,@$(STAGE) units)
+	@$(STAGE) book $(BUILD) && touch $(BOOK)
+	@$(STAGE) packaging,book $(BIN)/pytest -n 2 tests/packaging tests/book
+	@$(STAGE) chapters $(BIN)/pytest -n 2 tests/chapters
+	@$(STAGE) outputs $(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=600 chapters
+	@$(STAGE) measurements $(BIN)/smallnets verify --output-dir chapters/runs
+	@$(STAGE)
 
 check: $(READY) ## style, types, import rules and unit tests: about three minutes
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 --ignore=tests/packaging --ignore=tests/chapters --ignore=tests/book
+	$(call checks)
+
+define checks
+$(1) $(BIN)/ruff check
+$(1) $(BIN)/ruff format --check
+$(2) $(BIN)/mypy
+$(3) $(BIN)/lint-imports --no-logo
+$(4) $(BIN)/pytest -n 2 --ignore=tests/packaging --ignore=tests/chapters --ignore=tests/book
+endef
 
 chapters: $(READY) ## run chapters; at SCALE=small, the default, store their outputs (N="02 05" for some)
 	$(BIN)/smallnets run $(N) --scale $(SCALE) $(if $(filter small,$(SCALE)),--store)
@@ -52,6 +65,8 @@ clean: ## remove what the other targets made, except .venv and runs
 
 # One thread in each test process: two processes share the cores, and sums come out the same everywhere.
 check test: export OMP_NUM_THREADS = 1
+# Nothing kept from earlier runs: what the tests confirm, they have trained.
+test: export SMALLNETS_CACHE = $(CURDIR)/_build/cache
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("smallnets needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -63,7 +78,7 @@ $(READY): pyproject.toml requirements.lock
 
 # A failed build forgets the pages it has read, or the next one would not meet its warnings again.
 $(BOOK): $(READY) $(BOOK_SOURCES)
-	$(BIN)/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+	$(BUILD) || { rm -rf _build/.doctrees; exit 1; }
 	@touch $@
 
 browser:

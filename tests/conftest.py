@@ -6,10 +6,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # The first call of a torch operation can take longer than hypothesis allows an example.
 settings.register_profile("smallnets", deadline=None, derandomize=True)
 settings.load_profile("smallnets")
+
+
+class Scheduler(LoadScopeScheduling):
+    """Goes on with the next test where one has killed its process.
+
+    xdist's own scheduler would run that test again and again, and give work to successors of dead
+    processes that have not collected their tests yet, which ends with an internal error.
+    """
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if node in self.registered_collections:
+            super()._reschedule(node)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        units = self.assigned_work.pop(node)
+        left = [(unit, test) for unit in units.values() for test, done in unit.items() if not done]
+        killer = left[0][1] if left else None
+        if left:
+            left[0][0][killer] = True
+        self.workqueue.update({s: unit for s, unit in units.items() if not all(unit.values())})
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return killer
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler:
+    return Scheduler(config, log)
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,5 +1,6 @@
 """The command line: a thin layer over papermill, which works on the chapters directly as well."""
 
+import json
 import os
 import sys
 import time
@@ -97,6 +98,46 @@ def run(
         if result:
             kept = Path(folder).parent / "book" / "results" / f"{result}.json"
             execution.keep_result(executed, notebook, kept, command)
+
+
+@cli.command()
+@click.argument("numbers", nargs=-1)
+@click.option(
+    "--chapters", "folder", default="chapters", show_default=True, help="Folder with the notebooks."
+)
+@click.option(
+    "--output-dir", default="runs", show_default=True, help="Where the runs left their records."
+)
+def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
+    """Compare the records of fresh runs with those stored beside the chapters.
+
+    Exits with 1 if a measurement is not confirmed, and prints which.
+    """
+    from smallnets.book.verify import flattened, problems
+
+    confirmed = True
+    for one in written_chapters(numbers, Path(folder)):
+        notebook = Path(folder) / one.notebook
+        paths = (
+            Path(output_dir) / one.stem / f"{one.stem}.record.json",
+            notebook.with_suffix(".record.json"),
+        )
+        for path in paths:
+            if not path.exists():
+                raise ValueError(f"{path} does not exist: run chapter {one.number} first")
+        fresh, stored = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        found = problems(fresh, stored)
+        confirmed &= not found
+        same = fresh.get("arithmetic") == stored.get("arithmetic")
+        count = len(list(flattened(stored["measurements"])))
+        click.echo(
+            f"{one.number}: {count} measurements, in {'the same' if same else 'another'} "
+            f"arithmetic: {f'{len(found)} not confirmed' if found else 'confirmed'}"
+        )
+        for line in found:
+            click.echo(f"    {line}")
+    if not confirmed:
+        sys.exit(1)
 
 
 def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:

@@ -78,6 +78,27 @@ def test_a_channel_with_next_to_no_weights_keeps_its_bias(pictures):
     assert done.difference < 1e-3
 
 
+def test_sums_of_the_largest_codes_are_not_cut_off():
+    """On processors without VNNI, ONNX Runtime's default kernels would cut them off at 16 bits."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    ).eval()
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[0].bias.fill_(1.0)
+        net[2].weight.fill_(0.1)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    done = calibrate(quantize(net, 8, 8, symmetric=True, policy=POLICY), images)
+    session = onnx_runtime.load(export_int8(done, (3, 8, 8)))
+    assert onnx_runtime.difference(done, session, images) < 0.01
+    options = session.get_session_options()
+    assert options.get_session_config_entry(onnx_runtime.EXACT_SUMS[0]) == "1"
+
+
 def test_what_integer_kernels_cannot_do(network, pictures):
     plain = calibrate(quantize(network, 8, 8), pictures)
     with pytest.raises(ValueError, match="must be quantised with symmetric=True"):

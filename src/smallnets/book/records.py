@@ -8,7 +8,6 @@ can tell when stored outputs no longer come from the code beside them.
 import hashlib
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,12 @@ from joblib import cpu_count
 
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim, rows_table
+from smallnets.book.machine import MemoryMeter, arithmetic
 from smallnets.book.parameters import Parameters
 from smallnets.storage import SOURCE, atomic_path
 
 STARTED = time.monotonic()
+METER = MemoryMeter()
 PACKAGES = ("torch", "numpy", "scipy", "lightning-fabric", "smallnets")
 
 
@@ -62,9 +63,10 @@ def save_record(
         },
         "seeds": list(range(seeds)),
         "seconds": round(time.monotonic() - STARTED, 1),
-        "peak_memory_mb": peak_memory(),
+        "peak_memory_mb": METER.look(),
         "cores": cpu_count(),
         "precision": precision,
+        "arithmetic": arithmetic(),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
@@ -88,13 +90,6 @@ def shown(value: str) -> str:
     """A value as it is recorded: of a file only the name, wherever it lay."""
     kind, colon, file = value.rpartition(":")
     return f"{kind}{colon}{Path(file).name}" if colon else value
-
-
-def peak_memory() -> int:
-    """Largest resident memory in MB of this process, plus that of its largest finished child."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = sum(resource.getrusage(one).ru_maxrss for one in who)
-    return peak // (1024**2 if sys.platform == "darwin" else 1024)  # bytes there, kilobytes here
 
 
 def imported_files() -> list[str]:

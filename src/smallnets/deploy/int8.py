@@ -118,7 +118,14 @@ def _with_integer_weights(exported: bytes) -> bytes:
             values, step = (constants[name] for name in node.input[:2])
             shape = (-1, *[1] * (values.ndim - 1))
             codes = np.rint(values / step.reshape(shape)).clip(-128, 127).astype(np.int8)
+            # A zero point of its own: ONNX Runtime stumbles over one that layers share where it
+            # turns signed weights into unsigned ones (`onnx_runtime.EXACT_SUMS`).
+            zero = f"{node.output[0]}_zero"
             graph.initializer.append(numpy_helper.from_array(codes, node.output[0]))
+            graph.initializer.append(numpy_helper.from_array(np.zeros(step.shape, np.int8), zero))
+            for reader in graph.node:
+                if reader.op_type == "DequantizeLinear" and reader.input[0] == node.output[0]:
+                    reader.input[2] = zero
             gone.append(node)
     for node in gone:
         graph.node.remove(node)

@@ -9,6 +9,7 @@ from smallnets.models.bit import bit_resnet, load_published
 from smallnets.models.cifar_resnet import cifar_resnet
 from smallnets.models.convnet import convnet
 from smallnets.models.features import FeatureTap
+from smallnets.models.layout import memory_format, sound
 from smallnets.models.lenet import lenet5
 from smallnets.models.mobile import mobile, mobilenet_v2, mobilenet_v3
 from smallnets.models.named import named
@@ -27,11 +28,13 @@ __all__ = [
     "convnet",
     "lenet5",
     "load_published",
+    "memory_format",
     "mobile",
     "mobilenet_v2",
     "mobilenet_v3",
     "named",
     "preact_resnet",
+    "sound",
     "vgg16",
     "wide_resnet",
 ]

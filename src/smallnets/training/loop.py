@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from smallnets import checks
 from smallnets.data import Dataset
+from smallnets.models import memory_format
 from smallnets.training.checkpoint import (
     History,
     Running,
@@ -121,7 +122,8 @@ def fit(
 
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
-    model.to(fabric.device, memory_format=torch.channels_last)
+    layout = memory_format(model)
+    model.to(fabric.device, memory_format=layout)
     trained, optimizer = fabric.setup(model, new_optimizer(model, settings))
     running = Running(path, fabric, model, optimizer, (order, noise))
     history = running.resume()
@@ -136,7 +138,7 @@ def fit(
                 group["lr"] = learning_rate(settings, time)
             mine = chosen[fabric.global_rank :: fabric.world_size].to(fabric.device)
             views = settings.augmentation(dataset.normalise(images[mine]), noise)
-            views = views.contiguous(memory_format=torch.channels_last)
+            views = views.contiguous(memory_format=layout)
             with fabric.autocast():
                 terms = objective(trained, Batch(views, labels[mine], mine, noise))
             optimizer.zero_grad()

@@ -14,6 +14,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
 from smallnets import checks
+from smallnets.training.memory import workers_that_fit
 
 Result = TypeVar("Result")
 Settings = TypeVar("Settings")
@@ -56,11 +57,12 @@ def side_by_side(
     Args:
         function: anything that cloudpickle can send to a worker process.
         jobs: keyword arguments, one dictionary a call.
-        workers: processes; by default one a core, or one in all where a GPU does the work.
+        workers: processes; by default one a core, as far as memory allows, or one in all where a
+            GPU does the work.
         description: what the progress bar is called.
     """
     if workers is None:
-        workers = 1 if torch.cuda.is_available() else cpu_count()
+        workers = 1 if torch.cuda.is_available() else workers_that_fit(cpu_count())
     with parallel_config(backend="loky", inner_max_num_threads=1):
         results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator")(
             delayed(_in_one_thread)(function, job) for job in jobs

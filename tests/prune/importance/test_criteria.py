@@ -147,8 +147,10 @@ def test_a_dead_channel_scores_zero(network, batches):
     groups = channel_groups(network, batches[0][0])
     names = ("oracle", "Taylor FO", "Taylor SO", "Taylor FG", "Taylor scale", "BN scale")
     for name, found in scores(network, groups, batches, names).items():
-        assert found["stage2.0.conv1"][3] == 0, name
-        assert (found["stage2.0.conv1"] > 0).sum() > 4, name
+        dead, others = found["stage2.0.conv1"][3], found["stage2.0.conv1"]
+        # The oracle's two losses are summed by different kernels: they may differ by a rounding.
+        assert dead <= (1e-24 * others.max() if name == "oracle" else 0), name
+        assert (others > 1e-6 * others.max()).sum() > 4, name
 
 
 def test_weights_before_a_training_norm_contribute_nothing_as_a_group(network, batches):

@@ -113,7 +113,9 @@ class Matching:
     def draw(
         self, images: Tensor, crop: str, resolution: int, generator: torch.Generator
     ) -> Tensor:
-        """One random view of each image, flips included: (batch, channels, side, side)."""
+        """One random view of each image, flips included: (batch, channels, side, side), in the
+        images' memory format.
+        """
         height, width = images.shape[2:]
         where = boxes(
             crop, len(images), height, width, generator,
@@ -124,6 +126,8 @@ class Matching:
             drawn = torch.rand(len(images), generator=generator, device=images.device)
             mirrored = drawn < 0.5
         view = cut(images, where, resolution, mirrored)
+        if images.is_contiguous():
+            return view
         return view.contiguous(memory_format=torch.channels_last)
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

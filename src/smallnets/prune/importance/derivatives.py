@@ -14,6 +14,7 @@ from torch.func import grad, jvp, vmap
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.models import sound
 from smallnets.prune.importance.gates import Sites, gated, open_gates
 
 Batches = Sequence[tuple[Tensor, Tensor]]  # images as the network takes them, and labels
@@ -233,6 +234,6 @@ def parameter_gradients(
     found = []
     for images, labels in checked(batches):
         with torch.enable_grad():
-            value = finite("loss", loss(model(images), labels))
+            value = finite("loss", loss(model(sound(model, images)), labels))
         found.append(dict(zip(wanted, gradients(value, wanted), strict=True)))
     return found

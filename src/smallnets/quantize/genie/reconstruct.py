@@ -18,6 +18,7 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from smallnets import checks
+from smallnets.models import sound
 from smallnets.quantize.adaround import beta_schedule
 from smallnets.quantize.genie.network import QuantizedNetwork, check_images
 from smallnets.quantize.genie.quantizers import (
@@ -192,6 +193,7 @@ def learn(
         generator: of the order of images and the coins.
         mixer, rows: coins, and the images of every step, to be used instead; for tests.
     """
+    exact, quantised = ([sound(student, x) for x in entries] for entries in (exact, quantised))
     weights, activations = quantizers_in(student)
     mixer = mixer or Mixer(settings.drop, generator)
     rows = rows or minibatches(len(target), settings, generator)

@@ -1,0 +1,87 @@
+"""Does a fresh run of a chapter say what the stored one says? Asked of their two records.
+
+Where the arithmetic is that of the stored run, every number has to be the same, seed by seed. On
+another processor trainings drift apart, and what can be compared is what a chapter concludes from:
+means over seeds, within the spread of the seeds.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.999
+ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
+ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
+
+
+def flattened(measurements: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """(name, values) of every measurement; the values' first axis is that of the seeds, if any."""
+    if isinstance(measurements, Mapping):
+        for key, part in measurements.items():
+            yield from flattened(part, f"{name}/{key}" if name else str(key))
+    elif isinstance(measurements, list) and measurements and isinstance(measurements[0], Mapping):
+        for key in measurements[0]:  # one dictionary a seed
+            yield from flattened([one.get(key) for one in measurements], f"{name}/{key}")
+    else:
+        yield name, np.asarray(measurements)
+
+
+def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """What a fresh record has otherwise than the stored one, a line each; none if it confirms it.
+
+    With the stored record's arithmetic every number must agree to rounding, seed by seed. With
+    another one, whole numbers must be the same, and where there are three seeds or more, the means
+    over seeds must agree within their pooled standard error times Student's t at 99.9 %.
+    """
+    differ = [name for name in ALIKE if fresh.get(name) != stored.get(name)]
+    if differ:
+        return [
+            f"{name}: {fresh.get(name)} was run, {stored.get(name)} is stored" for name in differ
+        ]
+    same = fresh.get("arithmetic") == stored.get("arithmetic")
+    now, then = (dict(flattened(record["measurements"])) for record in (fresh, stored))
+    found = [f"{name} is not in the stored record" for name in now.keys() - then.keys()]
+    found += [f"{name} was not measured" for name in then.keys() - now.keys()]
+    for name in then.keys() & now.keys():
+        if word := _difference(now[name], then[name], same):
+            found.append(f"{name}: {word}")
+    return sorted(found)
+
+
+def _difference(now: np.ndarray, then: np.ndarray, same: bool) -> str:
+    """What is wrong with a measurement, or an empty string."""
+    if now.shape != then.shape:
+        return f"shape {now.shape} instead of {then.shape}"
+    if not np.issubdtype(then.dtype, np.floating):
+        return "" if np.array_equal(now, then) else f"{now.tolist()} instead of {then.tolist()}"
+    if same:
+        if np.allclose(now, then, **ROUNDING, equal_nan=True):
+            return ""
+        return f"{_short(now)} instead of {_short(then)}"
+    if then.ndim == 0 or len(then) < 3:
+        return ""
+    means, others = now.mean(0), then.mean(0)
+    bound = _bound(now, then)
+    if np.all(np.abs(means - others) <= bound):
+        return ""
+    worst = np.unravel_index(np.argmax(np.abs(means - others) - bound), np.shape(means))
+    return (
+        f"mean {means[worst]:.4g} instead of {others[worst]:.4g}, "
+        f"more than {bound[worst]:.2g} apart"
+    )
+
+
+def _bound(now: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """How far the means over seeds of two runs may be apart."""
+    count = len(then)
+    pooled = np.sqrt((now.var(0, ddof=1) + then.var(0, ddof=1)) / 2)
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, 2 * count - 2)
+    return np.asarray(t * pooled * sqrt(2 / count) + ROUNDING["atol"])
+
+
+def _short(values: np.ndarray) -> str:
+    flat = [f"{value:.6g}" for value in values.flatten()[:5]]
+    return ", ".join(flat) + (", ..." if values.size > 5 else "")
