@@ -120,16 +120,14 @@ def learned_step(what, x, start, signed, bits, upstream):
 
 @pytest.mark.cases(r"lsq/w(?P<bits>\d+)/(?P<kind>pt|pc|s_given)/(?P<what>\w+)")
 def test_lsq_weights(values, agrees, bits, kind, what):
+    expected = values[f"lsq/w{bits}/{kind}/{what}"]
     w, upstream = values.leaf("in/w"), values.tensor("in/gw")
     given = values.tensor("lsq/s_given") if kind == "s_given" else None
 
     def start(high):
         return lsq_start(w, high, per_channel=kind == "pc") if given is None else given
 
-    agrees(
-        lambda: learned_step(what, w, start, True, bits, upstream),
-        values[f"lsq/w{bits}/{kind}/{what}"],
-    )
+    agrees(lambda: learned_step(what, w, start, True, bits, upstream), expected)
 
 
 @pytest.mark.cases(r"lsq/a(?P<bits>\d+)/(?P<what>\w+)")
@@ -222,9 +220,13 @@ def test_xnor_weights(values, agrees, what):
 
 
 def test_products_of_signs_count_bits(values):
-    a, b = values.tensor("popcount/a"), values.tensor("popcount/b")
+    expected, a, b = (
+        values["popcount/dot"],
+        values.tensor("popcount/a"),
+        values.tensor("popcount/b"),
+    )
     product = binary_product(pack_signs(a), pack_signs(b), a.shape[1])
-    np.testing.assert_array_equal(product, values["popcount/dot"])
+    np.testing.assert_array_equal(product, expected)
 
 
 @pytest.mark.cases(r"affine/(?P<bits>\d+)/(?P<kind>tensor|channel)/(?P<what>\w+)")
@@ -294,25 +296,27 @@ def least_gone(share, **scores):
 
 @pytest.mark.cases(r"prune/l1_unstructured_(?P<share>[\d.]+)")
 def test_the_smallest_weights_go(values, share):
-    w = values.tensor("prune/w")
-    mask = least_gone(share, w=w.abs().flatten())["w"].view_as(w)
-    np.testing.assert_array_equal(mask, values[f"prune/l1_unstructured_{share}"])
+    expected, w = values[f"prune/l1_unstructured_{share}"], values.tensor("prune/w")
+    mask = least_gone(share, w=w.abs().flatten())["w"]
+    np.testing.assert_array_equal(mask.view(expected.shape), expected)
 
 
 @pytest.mark.cases(r"prune/global_(?P<share>[\d.]+)/(?P<layer>\w+)")
 def test_the_smallest_weights_of_all_layers_go(values, share, layer):
-    layers = [match[1] for key in values if (match := re.fullmatch(r"prune/([a-z]+)", key))]
+    expected = values[f"prune/global_{share}/{layer}"]
+    pattern = rf"prune/(?:global_{re.escape(share)}/)?([a-z]+)"
+    layers = dict.fromkeys(match[1] for key in values if (match := re.fullmatch(pattern, key)))
     sizes = {name: values.tensor(f"prune/{name}").abs().flatten() for name in layers}
-    mask = least_gone(share, **sizes)[layer].view(values[f"prune/{layer}"].shape)
-    np.testing.assert_array_equal(mask, values[f"prune/global_{share}/{layer}"])
+    np.testing.assert_array_equal(least_gone(share, **sizes)[layer].view(expected.shape), expected)
 
 
 @pytest.mark.cases(r"prune/ln_(?P<part>filters|inchannels)_(?P<share>[\d.]+?)(?:_n(?P<power>\d+))?")
 def test_the_smallest_filters_and_channels_go(values, part, share, power):
     key = f"prune/ln_{part}_{share}" + (f"_n{power}" if power else "")
     axis = ["filters", "inchannels"].index(part)
+    expected = values[key].swapaxes(0, axis)
+    expected = expected.reshape(len(expected), -1)
     scores = magnitude(values.tensor("prune/w").transpose(0, axis), int(power or 2))
-    expected = np.moveaxis(values[key], axis, 0).reshape(len(scores), -1)
     mask = least_gone(share, units=scores)["units"][:, None].expand(expected.shape)
     np.testing.assert_array_equal(mask, expected)
 
@@ -355,15 +359,17 @@ def test_counts(values, columns):
             for network in networks:
                 macs = measure.macs(network, (3, int(side), int(side)))
                 convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-                assert {
+                counted = {
                     "params": measure.parameters(network),
                     "macs_conv_linear": macs,
                     "macs_fvcore_conv_linear": macs,
-                    # ptflops counts norms, activations and pooling, too
-                    "macs_ptflops_all": max(macs + 1, expected["macs_ptflops_all"]),
                     "params_conv": sum(map(measure.parameters, convolutions)),
                     "buffers": sum(buffer.numel() for buffer in network.buffers()),
-                } == expected, name
+                }
+                # ptflops counts norms, activations and pooling, too.
+                assert expected.get("macs_ptflops_all", macs + 1) > macs
+                for column in expected.keys() - {"macs_ptflops_all"}:
+                    assert counted[column] == expected[column], (name, column)
 
 
 @pytest.mark.sample
