@@ -4,7 +4,6 @@ import re
 from functools import cache, partial
 from importlib import import_module
 from itertools import chain
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,15 +71,15 @@ def test_soft_weights(values, agrees, bits, what):
             return {"base": base, "logit0": logits}[what]
         if what == "soft0":
             return soft_weights(base, logits, step, zero, high)
-        moved = (logits + values.tensor("wq_dlogit")).requires_grad_()
+        shifted = (logits + values.tensor("wq_dlogit")).requires_grad_()
         wider = (step * values.tensor("wq_scale_factor")).requires_grad_()
         if what == "hard":
-            return dequantize(hard_codes(base, moved, zero, high), wider, zero)
-        soft = soft_weights(base, moved, wider, zero, high)
+            return dequantize(hard_codes(base, shifted, zero, high), wider, zero)
+        soft = soft_weights(base, shifted, wider, zero, high)
         if what == "soft":
             return soft
         return gradient(
-            soft, values.tensor("wq_upstream"), {"scale": wider, "logit": moved}[what[1:]]
+            soft, values.tensor("wq_upstream"), {"scale": wider, "logit": shifted}[what[1:]]
         )
 
     tolerance = {"logit0": NEAR_LOG_0, "base": {"rtol": 0, "atol": 0}}.get(what, {})
@@ -88,27 +87,28 @@ def test_soft_weights(values, agrees, bits, what):
 
 
 def soft_quantizer(values, bits, mode="genie"):
-    """A quantiser while it learns; `move` changes its logits and steps as the files say."""
+    """A quantiser of `w` while it learns."""
     quantizer = WeightQuantizer(values.tensor("w"), int(bits), mode)
     quantizer.soft = True
+    return quantizer
 
-    def move():
-        quantizer.logit.data += values.tensor("wq_dlogit")
-        quantizer.step.data *= values.tensor("wq_scale_factor")
-        return quantizer
 
-    return SimpleNamespace(quantizer=quantizer, move=move)
+def moved(values, quantizer):
+    """The quantiser with its logits and steps changed as the files say."""
+    quantizer.logit.data += values.tensor("wq_dlogit")
+    quantizer.step.data *= values.tensor("wq_scale_factor")
+    return quantizer
 
 
 @pytest.mark.cases(r"wq(?P<bits>\d+)_(?P<what>\w+)")
 def test_genie_weights(values, agrees, bits, what):
     def module():
-        made = soft_quantizer(values, bits)
+        quantizer = soft_quantizer(values, bits)
         if what in ("base", "logit0"):
-            return {"base": made.quantizer.base, "logit0": made.quantizer.logit}[what]
+            return {"base": quantizer.base, "logit0": quantizer.logit}[what]
         if what == "soft0":
-            return made.quantizer()
-        quantizer = made.move()
+            return quantizer()
+        moved(values, quantizer)
         quantizer.soft = what != "hard"
         if what in ("soft", "hard"):
             return quantizer()
@@ -485,7 +485,7 @@ def test_another_power_finds_another_grid(values, bits):
 @pytest.mark.sample
 @pytest.mark.cases(r"wq(?P<bits>\d+)_soft")
 def test_the_naive_way_is_another_one(values, bits):
-    naive = soft_quantizer(values, bits, "naive").move()
+    naive = moved(values, soft_quantizer(values, bits, "naive"))
     soft = naive()
     slope = gradient(soft, values.tensor("wq_upstream"), naive.step)
     assert not np.allclose(soft.detach(), values[f"wq{bits}_soft"])
