@@ -356,6 +356,8 @@ def test_beta_waits_then_falls_to_its_end() -> None:
         (lambda: beta_schedule(0, 10, warmup=1.0), "warmup must be below 1"),
         (lambda: beta_schedule(0, 10, end=0.0), "end must be greater than 0"),
         (lambda: rounding_regulariser(torch.ones(1), 0.0), "beta must be greater than 0"),
+        (lambda: rectified_sigmoid_inverse(torch.tensor([0.5, 1.5])), "got 0.5 to 1.5"),
+        (lambda: rectified_sigmoid_inverse(torch.tensor([torch.nan])), "between 0 and 1; got nan"),
     ],
 )
 def test_wrong_inputs_get_one_line(call: Callable[[], object], message: str) -> None:

@@ -22,7 +22,11 @@ def rectified_sigmoid(v: Tensor) -> Tensor:
 
 
 def rectified_sigmoid_inverse(y: Tensor) -> Tensor:
-    """Return the logits with h(logits) = y, for y in [0, 1]."""
+    """Return the logits with h(logits) = y; raises ValueError for y outside [0, 1]."""
+    if not bool(((y >= 0) & (y <= 1)).all()):
+        raise ValueError(
+            f"soft bits must be between 0 and 1; got {float(y.min())} to {float(y.max())}"
+        )
     return -torch.log((HIGH - LOW) / (y - LOW) - 1)
 
 

@@ -150,6 +150,13 @@ def test_swing_draws_and_leaves_the_network_alone(resnet, pictures):
         swing(resnet, jitter=0)
 
 
+@pytest.mark.parametrize(("offset", "side"), [((3, 0), "width"), ((1, -1), "height")])
+def test_offsets_stay_inside_the_padding(offset, side):
+    swung = SwingConv2d(nn.Conv2d(2, 2, 3, 2, 1))
+    with pytest.raises(ValueError, match=f"along the {side} must be between 0 and 2; got"):
+        swung(torch.randn(1, 2, 6, 6), offset)
+
+
 def test_small_maps_do_not_swing():
     conv = nn.Conv2d(2, 2, 1, 2)
     x = torch.randn(3, 2, 1, 1)

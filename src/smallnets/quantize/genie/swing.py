@@ -47,6 +47,9 @@ class SwingConv2d(nn.Module):
         """(batch, channels, height, width) -> as the convolution's, with the same shape.
 
         Maps that are too small to be reflected go through the plain convolution, with a warning.
+
+        Raises:
+            ValueError: an offset that is not between 0 and 2 jitter.
         """
         j = self.jitter
         height, width = x.shape[-2:]
@@ -57,6 +60,8 @@ class SwingConv2d(nn.Module):
             )
             return self.conv(x)
         across, down = self.draw() if offset is None else offset
+        for name, place in (("width", across), ("height", down)):
+            checks.between(f"offset along the {name}", place, 0, 2 * j)
         padded = F.pad(x, (j, j, j, j), mode="reflect")
         return self.conv(padded[..., down : down + height, across : across + width])
 
