@@ -31,8 +31,8 @@ serve: $(BOOK) ## build the book and serve it at http://localhost:8000 (PORT=)
 test: browser $(READY) ## everything that continuous integration runs
 	@rm -rf _build/stages.json _build/cache chapters/runs
 	$(call checks,@$(STAGE) style,@$(STAGE) types,@$(STAGE) imports,@$(STAGE) units)
-	@$(STAGE) book $(BUILD) && touch $(BOOK)
-	@$(STAGE) packaging,book $(BIN)/pytest -n 2 tests/packaging tests/book
+	@$(STAGE) book sh -c '$(BUILD) && touch $(BOOK)'
+	@$(STAGE) reading $(BIN)/pytest -n 2 tests/packaging tests/book
 	@$(STAGE) chapters $(BIN)/pytest -n 2 tests/chapters
 	@$(STAGE) outputs $(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=600 chapters
 	@$(STAGE) measurements $(BIN)/smallnets verify --output-dir chapters/runs

@@ -77,7 +77,7 @@ class Tolerant(str):
 
 
 class Elsewhere(Tolerant):
-    """Equals a text of the same words and counts, whatever was measured.
+    """Equals a text of the same words and counts, and any measurements.
 
     Where all numbers are `measured`, they are masked, counts included.
     """

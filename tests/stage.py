@@ -1,7 +1,7 @@
 """Run the stages of `make test` one after another, whatever becomes of them, and tell their times.
 
-    python tests/stage.py NAME COMMAND...   runs a stage and notes how long it took and how it ended
-    python tests/stage.py                   prints the table; exits with 1 if a stage failed
+python tests/stage.py NAME COMMAND...   runs a stage and notes how long it took and how it ended
+python tests/stage.py                   prints the table; exits with 1 if a stage failed
 """
 
 import json
