@@ -8,7 +8,6 @@ can tell when stored outputs no longer come from the code beside them.
 import hashlib
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -90,8 +89,14 @@ def shown(value: str) -> str:
     return f"{kind}{colon}{Path(file).name}" if colon else value
 
 
-def peak_memory() -> int:
-    """Largest resident memory in MB of this process, plus that of its largest finished child."""
+def peak_memory() -> int | None:
+    """Largest resident memory in MB of this process, plus that of its largest finished child; None
+    on Windows, whose Python does not tell.
+    """
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = sum(resource.getrusage(one).ru_maxrss for one in who)
     return peak // (1024**2 if sys.platform == "darwin" else 1024)  # bytes there, kilobytes here
