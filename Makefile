@@ -56,7 +56,7 @@ bench: $(READY) ## race the hot paths against other ways of doing the same work
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lock: $(READY) ## write requirements.lock anew (UPGRADE=1 for the newest versions that pyproject.toml allows)
-	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra notebooks --extra book --extra test --universal --python-version 3.11 \
 	    --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) \
 	    --output-file requirements.lock
 

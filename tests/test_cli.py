@@ -75,6 +75,32 @@ def test_an_error_of_a_chapter_is_one_line(workplace):
     assert "Traceback" not in done.stderr
 
 
+WITHOUT_NOTEBOOKS = """
+import importlib, pkgutil, sys
+for absent in ("papermill", "nbformat", "ipykernel"):
+    sys.modules[absent] = None
+import smallnets
+for module in pkgutil.walk_packages(smallnets.__path__, "smallnets."):
+    if module.name != "smallnets.book.execution":
+        importlib.import_module(module.name)
+from smallnets.cli import main
+main()
+"""
+
+
+def test_without_the_extra_notebooks_all_but_running_a_chapter_works():
+    def call(*arguments):
+        command = [sys.executable, "-c", WITHOUT_NOTEBOOKS, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    listed, ran = call("list"), call("run", "02")
+    assert listed.returncode == 0, listed.stderr
+    assert len(listed.stdout.splitlines()) == 12
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert line.endswith("running a chapter needs nbformat: pip install 'smallnets[notebooks]'")
+
+
 def test_words_for_truth_are_read_in_any_case():
     assert parse_parameter("flips=false") == ("flips", False)
     assert parse_parameter("flips=True") == ("flips", True)

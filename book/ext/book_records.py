@@ -111,6 +111,13 @@ class ChapterTable(MadeFromRecords):
         return parsed(self, table(header, rows, "chapters"))
 
 
+def memory(megabytes):
+    """The most that a run needed, where its machine tells."""
+    if megabytes is None:
+        return "memory not measured"
+    return f"{megabytes / 1000:.1f} GB of memory at most"
+
+
 def measured_time(record):
     """Time of a run, with the number of cores where it is not two."""
     other = f" ({record['cores']} cores)" if record["cores"] != 2 else ""
@@ -142,7 +149,7 @@ class Results(MadeFromRecords):
             f"Data set `{record['dataset']}`, scale `{record['scale']}`, "
             f"seeds {seed_list(record['seeds'])}, precision {record['precision']}; "
             f"{duration(record['seconds'])} on {record['cores']} cores, "
-            f"{record['peak_memory_mb'] / 1000:.1f} GB of memory at most; {versions}.",
+            f"{memory(record['peak_memory_mb'])}; {versions}.",
             "",
             "````{dropdown} All parameters",
             *(f"- `{name}`: `{value!r}`" for name, value in record["parameters"].items()),

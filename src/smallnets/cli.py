@@ -76,8 +76,12 @@ def run(
     result: str | None,
 ) -> None:
     """Execute chapters (all that are written, unless NUMBERS such as 02 are given)."""
-    from smallnets.book import execution
     from smallnets.book.records import shown
+
+    try:
+        from smallnets.book import execution
+    except ModuleNotFoundError as error:  # says in one line what to install
+        raise ValueError(error) from error
 
     parameters = dict(map(parse_parameter, pairs))
     if store and (scale != "small" or pairs):

@@ -21,6 +21,72 @@ IMAGES = """
     return {source: image.src, alt: image.alt, width: image.naturalWidth};
 }))
 """
+# Everything that a click would show: hidden solutions, dropdowns.
+OPENED = """
+() => {
+    for (const button of document.querySelectorAll("article .toggle-button-hidden")) button.click();
+    for (const details of document.querySelectorAll("article details")) details.open = true;
+}
+"""
+# What of an article is cut off, lies under something else, or needs scrolling. `scrolls`: whether
+# tables, code and formulas may scroll by themselves, on a telephone, or not, on a laptop.
+OVERFLOWS = """
+scrolls => {
+    const article = document.querySelector("article");
+    if (!article) return [];
+    const faults = [], edge = article.getBoundingClientRect(), slack = 1.5;
+    const padding = getComputedStyle(article);
+    const left = edge.left + parseFloat(padding.paddingLeft);
+    const right = edge.right - parseFloat(padding.paddingRight);
+    const words = element => element.textContent.trim().replace(/\\s+/g, " ").slice(0, 40);
+    const say = (what, element, by) =>
+        faults.push(`${what} by ${Math.round(by)} px: ${element.localName} "${words(element)}"`);
+    const scrolling = element => ["auto", "scroll"].includes(getComputedStyle(element).overflowX);
+    const bound = element => {           // the nearest box around it that clips or scrolls
+        let box = element.parentElement;
+        while (box !== article && getComputedStyle(box).overflowX === "visible")
+            box = box.parentElement;
+        return box;
+    };
+    for (const formula of article.querySelectorAll("mjx-container")) {
+        const set = formula.querySelector("mjx-math").getBoundingClientRect();
+        if (!set.width) continue;        // in a solution that is closed
+        const home = formula.closest("div.math, span.math") || formula;
+        const number = home.querySelector(".eqno")?.getBoundingClientRect();
+        const room = home.getBoundingClientRect();
+        const from = Math.max(room.left, left);
+        const to = Math.min(room.right, right, number ? number.left : Infinity);
+        const over = Math.max(set.right - to, from - set.left);
+        if (number && number.right > right + slack)
+            say("the number of a formula sticks out", home, number.right - right);
+        if (over <= slack) continue;
+        const box = scrolling(formula) ? formula : home;
+        const seen = box.getBoundingClientRect();
+        const covers = box === formula && number && seen.right > number.left + slack;
+        const outside = seen.right > right + slack;
+        if (!scrolls || !scrolling(box) || covers || outside) say("formula cut off", home, over);
+    }
+    const blocks = "p, li, dl, dd, dt, h1, h2, h3, h4, table, pre, figure, img, svg, blockquote, "
+        + "div.highlight, div.admonition, div.cell_output, details";
+    for (const element of article.querySelectorAll(blocks)) {
+        const seen = element.getBoundingClientRect();
+        if (!seen.width || !seen.height) continue;
+        const style = getComputedStyle(element);
+        const box = bound(element), inside = box !== article && scrolling(box);
+        const out = Math.max(seen.right - right, left - seen.left);
+        if (out > slack && !(scrolls && inside)) say("sticks out", element, out);
+        const hidden = element.scrollWidth - element.clientWidth;
+        if (style.display === "inline" || hidden <= slack) continue;
+        if (style.overflowX !== "visible" && !(scrolls && scrolling(element)))
+            say(scrolling(element) ? "needs scrolling" : "cut off", element, hidden);
+    }
+    for (const element of article.querySelectorAll(".pst-scrollable-table-container")) {
+        const hidden = element.scrollWidth - element.clientWidth;
+        if (!scrolls && hidden > slack) say("needs scrolling", element, hidden);
+    }
+    return faults;
+}
+"""
 
 
 def pages(book: Path) -> list[str]:
@@ -66,6 +132,19 @@ def test_every_page_opens_whole_from_disk(book, visitor):
     assert faults == []
     assert visitor.errors == []
     assert visitor.outside == []
+
+
+@pytest.mark.parametrize("size", [LAPTOP, {"width": 1400, "height": 900}, TELEPHONE], ids=str)
+def test_nothing_is_cut_off_or_sticks_out(book, server, visitor, size):
+    """Hidden solutions too. Wide tables and formulas scroll on a telephone, not on a laptop."""
+    faults = []
+    for address in pages(book):
+        page = visitor.open(f"{server}/{address}")
+        page.set_viewport_size(size)
+        page.evaluate(OPENED)
+        found = page.evaluate(OVERFLOWS, size == TELEPHONE)
+        faults += [f"{address}: {fault}" for fault in found]
+    assert faults == []
 
 
 def faults_of(page, address: str) -> list[str]:

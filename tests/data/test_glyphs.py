@@ -1,3 +1,6 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +35,23 @@ def test_every_face_draws_every_character_whole_and_differently(part):
     for face in flat:
         assert len(torch.unique(face, dim=0)) == 62
     assert len(torch.unique(flat.flatten(1), dim=0)) == len(FACES[part])
+
+
+def test_shipped_typefaces_are_matplotlibs_with_their_licence():
+    """matplotlib has had cmti10 since 3.11 only; from any version come the same images."""
+    from matplotlib import get_data_path
+
+    shipped = sorted(glyphs.TYPEFACES.glob("*.ttf"))
+    assert [file.stem for file in shipped] == ["cmti10"]
+    assert hashlib.sha256(shipped[0].read_bytes()).hexdigest().startswith("f9f1f9f654308ae8")
+    assert "Basil K. Malyshev" in (glyphs.TYPEFACES / "LICENCE.txt").read_text()
+    theirs = Path(get_data_path()) / "fonts" / "ttf" / "cmti10.ttf"
+    assert not theirs.exists() or theirs.read_bytes() == shipped[0].read_bytes()
+
+
+def test_every_face_has_a_file():
+    for face in FACES["train"] + FACES["test"]:
+        assert glyphs.typeface(face).is_file(), face
 
 
 def test_capitals_have_one_height_in_all_faces():

@@ -1,7 +1,9 @@
-"""pyproject.toml, environment.yml and requirements.lock name the same dependencies."""
+"""pyproject.toml, both environment.yml and requirements.lock name the same dependencies."""
 
+import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,18 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-CONDA_NAMES = {"pytorch": "torch"}
+CONDA_NAMES = {"pytorch": "torch", "pytorch-cpu": "torch"}
 CONDA_ONLY = {"python", "pip", "jupyterlab"}
-LOCKED_EXTRAS = ("book", "test")
+LOCKED_EXTRAS = ("notebooks", "book", "test")
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
-def declared() -> dict[str, SpecifierSet]:
-    """Name -> range of the dependencies of pyproject.toml with the locked extras."""
+def declared(extras: Sequence[str] = LOCKED_EXTRAS) -> dict[str, SpecifierSet]:
+    """Name -> range of the dependencies of pyproject.toml with its extras, the locked ones."""
     lines = list(PROJECT["dependencies"])
-    for extra in LOCKED_EXTRAS:
+    for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
     requirements = [Requirement(line) for line in lines]
     names = [canonicalize_name(requirement.name) for requirement in requirements]
@@ -31,12 +33,16 @@ def declared() -> dict[str, SpecifierSet]:
     return {name: r.specifier for name, r in zip(names, requirements, strict=True)}
 
 
-def conda() -> dict[str, SpecifierSet]:
-    """Name -> range of environment.yml, under the names of pyproject.toml."""
-    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    plain = [entry for entry in entries if isinstance(entry, str)]
+def listed(file: str) -> tuple[list[str], list[str]]:
+    """What conda and what pip brings of an environment.yml."""
+    entries = yaml.safe_load((ROOT / file).read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
-    assert "--editable ." in pip
+    return [entry for entry in entries if isinstance(entry, str)], pip
+
+
+def conda(file: str = "environment.yml") -> dict[str, SpecifierSet]:
+    """Name -> range of an environment.yml, under the names of pyproject.toml."""
+    plain, pip = listed(file)
     requirements = [Requirement(line) for line in plain + pip if not line.startswith("-")]
     names = [canonicalize_name(CONDA_NAMES.get(r.name, r.name)) for r in requirements]
     assert len(set(names)) == len(names), "a dependency is listed twice"
@@ -62,6 +68,31 @@ def test_conda_environment_has_the_same_dependencies():
 
 def test_conda_environment_has_the_same_python():
     assert conda()["python"] == SpecifierSet(PROJECT["requires-python"])
+
+
+def test_conda_environment_installs_the_package():
+    assert "--editable ." in listed("environment.yml")[1]
+
+
+def test_binder_has_what_running_the_notebooks_needs_and_no_more():
+    needed, binder = declared(["notebooks"]), conda("binder/environment.yml")
+    assert binder.keys() - needed.keys() == CONDA_ONLY
+    assert {name: binder.get(name) for name in needed} == needed
+    assert binder["python"] == SpecifierSet(PROJECT["requires-python"])
+    assert binder["jupyterlab"] == conda()["jupyterlab"]
+
+
+def test_binder_gets_pytorch_once_and_without_cuda():
+    plain, pip = listed("binder/environment.yml")
+    assert [line for line in plain if line.startswith("pytorch")] == [
+        f"pytorch-cpu{line.removeprefix('torch')}"
+        for line in PROJECT["dependencies"]
+        if re.match(r"torch\b(?!-)", line)
+    ]
+    assert not any(re.match(r"(torch|torchvision)\b(?!-)", line) for line in pip)
+    script = ROOT / "binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    assert "pip install --no-cache-dir --no-deps --editable ." in script.read_text()
 
 
 @pytest.mark.parametrize("name", declared())

@@ -56,6 +56,33 @@ def test_documents_name_files_that_exist(document, root):
     assert [name for name in named if not (root / name).exists()] == []
 
 
+def in_powershell(plan: str) -> list[str]:
+    """What a dry run of make would call of Python, as PowerShell calls it on Windows."""
+    calls = []
+    for line in plan.splitlines():
+        call = re.search(r"(python3 -m venv \S+|(?<!-x )\.venv/bin/[^|]*)", line)
+        if call:
+            words = re.sub(r" tests/(packaging|book)\b", "", " ".join(call[1].split()))
+            calls.append(
+                words.replace("python3 ", "python ").replace(".venv/bin/", ".venv\\Scripts\\")
+            )
+    return calls
+
+
+@pytest.mark.packaging
+def test_powershell_is_told_what_make_runs(clone, fenced, run):
+    """In this order: the set-up, the book, the chapters, the tests, each a block of its own."""
+    blocks = fenced("book/how-to-run.md", "powershell")
+    told = [[line for line in block.splitlines() if line[0] != "$"] for block in blocks]
+    (set_up, book, chapters, test) = told
+    assert len(set_up) == 3
+    for target, lines in {"book": book, "chapters": chapters, "test": test + book}.items():
+        plan = in_powershell(run(["make", "-n", target], clone).stdout)
+        assert sorted(plan) == sorted(set_up + lines), target
+    assert 'PYTHONUTF8 = "1"' in blocks[0]
+    assert 'OMP_NUM_THREADS = "1"' in blocks[3]
+
+
 def test_readme_example_runs(fenced, run, tmp_path):
     (example,) = fenced("README.md", "python")
     done = run([sys.executable, "-c", f"{example}\nprint(float(loss.detach()))"], tmp_path)

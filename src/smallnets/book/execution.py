@@ -5,8 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
+try:
+    import nbformat
+    import papermill
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"running a chapter needs {error.name}: pip install 'smallnets[notebooks]'", name=error.name
+    ) from error
 
 from smallnets.book.records import hashes, write_record
 

@@ -52,6 +52,15 @@ CAPITAL = 24  # pixels, height of a capital H in a mask
 PHOTOGRAPH = 256  # pixels, shorter side of a background photograph
 CHUNK = 500  # images made at a time: keeps the intermediate tensors in cache
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # Rec. 601
+TYPEFACES = Path(__file__).parent / "typefaces"  # those that matplotlib has not always had
+
+
+def typeface(face: str) -> Path:
+    """The file of a face: the one that lies beside this module, or else matplotlib's."""
+    from matplotlib import get_data_path
+
+    own = TYPEFACES / f"{face}.ttf"
+    return own if own.exists() else Path(get_data_path()) / "fonts" / "ttf" / own.name
 
 
 @cache
@@ -61,13 +70,11 @@ def glyph_masks(faces: tuple[str, ...], characters: str) -> Tensor:
     All faces have capitals of one height; the middle of that height is the middle of the mask, and
     each character's ink is centred from left to right.
     """
-    from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
-    folder = Path(get_data_path()) / "fonts" / "ttf"
     masks = np.zeros((len(faces), len(characters), BOX, BOX), dtype=np.uint8)
     for row, face in zip(masks, faces, strict=True):
-        file = str(folder / f"{face}.ttf")
+        file = str(typeface(face))
         top = ImageFont.truetype(file, 1000).getbbox("H", anchor="ls")[1]
         font = ImageFont.truetype(file, round(-1000 * CAPITAL / top))
         for mask, character in zip(row, characters, strict=True):

@@ -96,11 +96,11 @@ def solve_dynamic(programme: Programme, bins: int | None = None) -> Selection:
 
 
 def solve_lagrangian(programme: Programme, steps: int = 100) -> Selection:
-    r"""By a price on cost: :math:`\max_{\lambda \ge 0} \sum_i \min_j (a_{ij} + \lambda b_{ij}) -
-    \lambda B`.
+    r"""By a price on cost, the dual of the budget.
 
-    The maximum is the bound, and equals that of the linear relaxation. Bisection finds the lowest
-    price at which the cheapest layers together keep the budget; that choice is returned.
+    The bound is :math:`\max_{\lambda \ge 0} \sum_i \min_j (a_{ij} + \lambda b_{ij}) - \lambda B`
+    and equals that of the linear relaxation. Bisection finds the lowest price at which
+    the cheapest layers together keep the budget; that choice is returned.
 
     Args:
         programme: with one budget.
