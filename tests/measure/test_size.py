@@ -79,22 +79,3 @@ def test_errors():
         ValueError, match=r"^batch and each side of input_shape must be at least 1; got 0$"
     ):
         macs(nn.Linear(2, 2), (0,))
-
-
-def test_golden_counts_of_the_mobile_networks(golden):
-    from torchvision import models
-
-    arrays = golden("02-similarity-preserving")
-    rows = arrays["N_mobile_classes_size_params_convmacs_fcmacs"].tolist()
-    assert len(rows) == len(arrays["N_mobile_names"]) > 0
-    for name, (classes, side, count, convolutions, linear) in zip(
-        arrays["N_mobile_names"].tolist(), rows, strict=True
-    ):
-        family, factor = name.split(" x")
-        if family == "mobilenet_v2":
-            network = models.mobilenet_v2(num_classes=classes, width_mult=float(factor))
-        else:
-            build = getattr(models, f"{family}_x{factor.replace('.', '_')}")
-            network = build(num_classes=classes)
-        assert parameters(network) == count
-        assert macs(network, (3, side, side)) == convolutions + linear

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from smallnets import checks
 from smallnets.training.memory import workers_that_fit
 
+IDLE = 20  # seconds after which workers without a job end and give their memory back
+
 Result = TypeVar("Result")
 Settings = TypeVar("Settings")
 
@@ -63,7 +65,7 @@ def side_by_side(
     """
     if workers is None:
         workers = 1 if torch.cuda.is_available() else workers_that_fit(cpu_count())
-    with parallel_config(backend="loky", inner_max_num_threads=1):
+    with parallel_config(backend="loky", inner_max_num_threads=1, idle_worker_timeout=IDLE):
         results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator")(
             delayed(_in_one_thread)(function, job) for job in jobs
         )

@@ -10,7 +10,6 @@ from smallnets.data import Augmentation, load
 from smallnets.distill.fidelity import (
     ClassGaussian,
     Policy,
-    blend,
     colour_jitter,
     flip_upside_down,
     foreign_images,
@@ -21,8 +20,6 @@ from smallnets.distill.fidelity import (
     rotate,
 )
 
-NAME = "03-does-kd-work"
-
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
@@ -30,23 +27,6 @@ def generator(seed=0):
 
 def pictures(n=16, channels=3, side=12, seed=0):
     return torch.rand(n, channels, side, side, generator=generator(seed))
-
-
-@pytest.fixture
-def arrays(golden):
-    return golden(NAME)
-
-
-def test_golden_rows_of_a_batch(arrays):
-    for images, ratio, batch, *expected in arrays[
-        "J_num_real_ratio_batch__numtotal_real_synth"
-    ].tolist():
-        assert list(real_and_synthetic(int(images), ratio, int(batch))) == expected
-
-
-def test_golden_blend_has_one_share_for_all(arrays):
-    images, share, partner = (torch.as_tensor(arrays[f"J_mix_{k}"]) for k in ("x", "lam", "perm"))
-    np.testing.assert_allclose(blend(images, share, partner), arrays["J_mix_out"], rtol=1e-12)
 
 
 def test_mixed_images_are_pairs_of_images_with_uniform_shares():

@@ -1,6 +1,5 @@
-"""Fidelity, calibration and CKA: the published code's numbers and their limits."""
+"""Fidelity, calibration and CKA at their limits."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,53 +12,12 @@ from smallnets.distill.fidelity import (
     brier_score,
     calibration_bins,
     cka,
-    hsic,
-    kernel_matrix,
     overlap,
 )
-
-NAME = "03-does-kd-work"
 
 
 def doubles(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.fixture
-def arrays(golden):
-    return golden(NAME)
-
-
-def test_golden_measures_in_batches_of_any_size(arrays):
-    teacher, student, labels = (torch.from_numpy(arrays[k]) for k in ("E_zt", "E_zs", "E_y"))
-    for size in (len(labels), 64, 7):
-        meter = FidelityMeter()
-        for part in zip(*(x.split(size) for x in (teacher, student, labels)), strict=True):
-            meter.update(*part)
-        found = meter.compute()
-        for name, key in (("agreement", "agree"), ("accuracy", "acc_s")):
-            assert found[name] == pytest.approx(float(arrays[f"E_{key}"]), abs=1e-6)
-        assert found["teacher accuracy"] == pytest.approx(float(arrays["E_acc_t"]), abs=1e-6)
-        for name, key in (("kl", "kl_ts"), ("nll", "nll"), ("brier", "brier_sum")):
-            assert found[name] == pytest.approx(float(arrays[f"E_{key}"]), rel=1e-9)
-        assert found["ece"] == pytest.approx(float(arrays["E_ece10"]), abs=1e-6)
-        assert abs(found["nll"] - arrays["E_nll_official_buggy"]) > 1  # not a likelihood at all
-    reverse = measure.predictive_kl(student, teacher)
-    assert reverse == pytest.approx(float(arrays["E_kl_st"]), rel=1e-9)
-    assert bool(arrays["E_kl_ts_official_finite"])
-    assert bool(arrays["E_kl_st_official_finite"])
-    assert abs(reverse - found["kl"]) > 1e-3
-
-
-@pytest.mark.parametrize("bins", [10, 15])
-def test_golden_calibration_bins_are_closed_on_the_right(arrays, bins):
-    student, labels = (torch.from_numpy(arrays[k]) for k in ("E_zs", "E_y"))
-    found = calibration_bins(student, labels, bins)
-    np.testing.assert_array_equal(found.count, arrays[f"E_ece{bins}_count"])
-    np.testing.assert_array_equal(found.correct, arrays[f"E_ece{bins}_correct"])
-    np.testing.assert_allclose(found.confidence, arrays[f"E_ece{bins}_prob"], rtol=1e-5)
-    assert found.error() == pytest.approx(float(arrays[f"E_ece{bins}"]), abs=1e-6)
-    assert found.error() == pytest.approx(measure.calibration_error(student, labels, bins))
 
 
 def test_calibration_at_its_extremes_and_a_bin_edge():
@@ -118,24 +76,6 @@ def test_brier_score_of_certainty():
 def test_images_without_labels_are_measured_for_fidelity_only():
     a, b = doubles(0, 6, 3), doubles(1, 6, 3)
     assert set(FidelityMeter().update(a, b).compute()) == {"agreement", "kl"}
-
-
-def test_golden_cka(arrays):
-    a, b = (torch.from_numpy(arrays[k]) for k in ("G0_X", "G0_Y"))
-    close = {"rel": 1e-9}
-    assert cka(a, b, "linear") == pytest.approx(float(arrays["G0_linear_cka"]), **close)
-    inner = hsic(kernel_matrix(a, "linear"), kernel_matrix(b, "linear")).item()
-    assert inner == pytest.approx(float(arrays["G0_linear_hsic"]), **close)
-    assert cka(a, b) == pytest.approx(float(arrays["G0_rbf_cka_median"]), **close)
-    assert cka(a, b, sigma=1.0) == pytest.approx(float(arrays["G0_rbf_cka_sigma1"]), **close)
-
-
-def test_golden_cka_compares_examples_and_not_image_columns(arrays):
-    maps = [torch.from_numpy(arrays[f"Gp_{side}_preact"]) for side in ("teacher", "student")]
-    for kernel in ("rbf", "linear"):
-        expected = float(arrays[f"Gp_{kernel}_examples_as_rows_gap"])
-        assert cka(*maps, kernel) == pytest.approx(expected, rel=1e-5)
-    assert abs(cka(*maps) - float(arrays["Gp_official"][0])) > 0.1
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,16 +12,8 @@ from smallnets.distill.fidelity import (
     interpolate_state,
     loss_surface,
     plane_basis,
-    refresh_statistics,
     straight_path,
 )
-
-NAME = "03-does-kd-work"
-
-
-@pytest.fixture
-def arrays(golden):
-    return golden(NAME)
 
 
 def network(norm=nn.BatchNorm2d):
@@ -30,43 +21,6 @@ def network(norm=nn.BatchNorm2d):
         nn.Conv2d(2, 3, 3, padding=1, bias=False), norm(3), nn.ReLU(), nn.Flatten(),
         nn.Linear(48, 5),
     ).double()  # fmt: skip
-
-
-def state(arrays, flat, like):
-    sizes = arrays["F_shapes_numel"].tolist()
-    assert list(like) == arrays["F_keys"].tolist()
-    parts = torch.from_numpy(flat).split(sizes)
-    return {
-        name: part.reshape(value.shape).to(value.dtype)
-        for (name, value), part in zip(like.items(), parts, strict=True)
-    }
-
-
-def flattened(state):
-    return torch.cat([value.double().reshape(-1) for value in state.values()])
-
-
-def test_golden_interpolation_and_refreshed_statistics(arrays):
-    net = network()
-    teacher, random = (
-        state(arrays, arrays[f"F_{name}"], net.state_dict()) for name in ("teacher", "random")
-    )
-    batches = [torch.from_numpy(arrays[f"F_x{i}"]) for i in (0, 1)]
-    for i, lam in enumerate(arrays["F_lambda"].tolist()):
-        moved = interpolate_state(teacher, random, lam)
-        np.testing.assert_allclose(flattened(moved), arrays["F_interp_freeze"][i], rtol=1e-9)
-        net.load_state_dict(moved)
-        refresh_statistics(net.eval(), batches)
-        assert not net.training
-        np.testing.assert_allclose(
-            flattened(net.state_dict()), arrays["F_interp_bn_updated"][i], rtol=1e-9, atol=1e-12
-        )
-        np.testing.assert_allclose(
-            net(batches[0]).detach(), arrays["F_out_bn_updated_on_x0"][i], rtol=1e-9, atol=1e-12
-        )
-    swapped = interpolate_state(teacher, random, 1 - 0.375)  # the published `loc_param`
-    index = arrays["F_lambda"].tolist().index(0.375)
-    assert np.abs(flattened(swapped).numpy() - arrays["F_interp_freeze"][index]).max() > 1e-3
 
 
 def test_ends_are_exact_and_nothing_is_changed_in_place():
@@ -87,18 +41,6 @@ def test_equal_weights_are_equal_networks_with_layer_norm_but_not_with_batch_nor
         teacher = network(norm)
         student = between(teacher, network(norm), 1.0)
         assert torch.equal(student.train()(images), teacher.eval()(images)) == same
-
-
-def test_golden_plane(arrays):
-    points = torch.from_numpy(arrays["H_w_teacher_init_final"])
-    plane = plane_basis(*points)
-    np.testing.assert_allclose(plane.e1, arrays["H_e1"], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(plane.e2, arrays["H_e2"], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(plane.coordinates, arrays["H_coords"], rtol=1e-9, atol=1e-12)
-    axes = torch.stack([plane.e1, plane.e2])
-    np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-12)
-    rebuilt = points[0] + plane.coordinates @ axes
-    np.testing.assert_allclose(rebuilt, points, atol=1e-12)
 
 
 def test_surface_passes_through_the_three_networks():

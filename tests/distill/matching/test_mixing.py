@@ -1,40 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from smallnets.distill.matching import coefficient, mix, mixup
-
-NAME = "04-patient-teacher"
-
-
-def nchw(array):
-    return torch.from_numpy(array).double().permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("group", ["mixup_p1", "mixup_p0.5", "mixup_p0.1"])
-def test_golden_images_and_labels(golden, group):
-    arrays = golden(NAME)
-    share = float(arrays[f"{group}/a"])
-    images = mix(nchw(arrays[f"{group}/in_image"]), share)
-    labels = mix(torch.from_numpy(arrays[f"{group}/in_labels"]).double(), share)
-    expected = nchw(arrays[f"{group}/out_image"])
-    torch.testing.assert_close(images, expected, rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(labels, arrays[f"{group}/out_labels"], rtol=1e-7, atol=1e-7)
-    # The reversed batch of a popular re-implementation is another function.
-    source = nchw(arrays[f"{group}/in_image"])
-    reversed_mix = share * source + (1 - share) * source.flip(0)
-    if share < 0.99:
-        assert (reversed_mix - images).abs().max() > 0.01
-
-
-def test_golden_two_views_share_partner_and_coefficient(golden):
-    arrays = golden(NAME)
-    share = float(arrays["mixup_two_views/a"])
-    for view in ("student", "prof_m"):
-        mixed = mix(nchw(arrays[f"mixup_two_views/in_{view}"]), share)
-        expected = nchw(arrays[f"mixup_two_views/out_{view}"])
-        torch.testing.assert_close(mixed, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_one_share_for_all_tensors(generator):

@@ -1,7 +1,6 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,17 +14,15 @@ from smallnets.distill.matching import (
     Matching,
     ensemble,
     kept_answers,
-    kl_distance,
     label_loss,
     match,
     mix,
     unlabelled,
 )
 from smallnets.models import convnet
-from smallnets.training import Batch, TrainSettings, learning_rate, new_optimizer, seeded
+from smallnets.training import Batch, seeded
 from smallnets.training.checkpoint import weights_digest
 
-NAME = "04-patient-teacher"
 CONSISTENT = [name for name, view in VIEWS.items() if view.relation == "same"]
 FIXED = [name for name, view in VIEWS.items() if view.relation == "fixed"]
 
@@ -43,37 +40,6 @@ def digest(model):
 def batch(digits, generator):
     which = torch.arange(24)
     return Batch(digits.normalise(digits.x_train[which]), digits.y_train[which], which, generator)
-
-
-def test_golden_trajectory_of_linear_networks(golden):
-    arrays = {k[16:]: v for k, v in golden(NAME).items() if k.startswith("funmatch_linear/")}
-    temperature, lr, decay, clip, total, warmup = arrays["T_lr_wd_clip_total_warmup"].tolist()
-    inputs, classes = arrays["teacher_kernel"].shape
-    teacher, student = nn.Linear(inputs, classes), nn.Linear(inputs, classes)
-    for layer, kernel, bias in (
-        (teacher, "teacher_kernel", "teacher_bias"),
-        (student, "student_kernel0", "student_bias0"),
-    ):
-        layer.weight.data = torch.from_numpy(arrays[kernel].T.copy())
-        layer.bias.data = torch.from_numpy(arrays[bias].copy())
-    settings = TrainSettings(
-        epochs=int(total), warmup_epochs=warmup, lr=lr, weight_decay=decay, optimizer="adamw",
-        clip=clip,
-    )  # fmt: skip
-    optimizer = new_optimizer(student, settings)
-    for step, (x, share) in enumerate(zip(arrays["x"], arrays["a"].tolist(), strict=True)):
-        mixed = mix(torch.from_numpy(x), share)
-        loss = kl_distance(student(mixed), teacher(mixed).detach(), temperature).mean()
-        assert loss.item() == pytest.approx(arrays["loss"][step], rel=1e-5)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), clip)
-        optimizer.step()
-        kernel, bias = student.weight.detach().numpy().T, student.bias.detach().numpy()
-        np.testing.assert_allclose(kernel, arrays["student_kernel"][step], atol=1e-5)
-        np.testing.assert_allclose(bias, arrays["student_bias"][step], atol=1e-5)
 
 
 class Spy(nn.Module):

@@ -11,60 +11,6 @@ from smallnets.models import convnet, wide_resnet
 from smallnets.training import Observed
 from smallnets.training.checkpoint import weights_digest
 
-NAME = "02-similarity-preserving"
-END = (("end", "end"),)
-
-
-def test_golden_objective(golden):
-    arrays = {
-        key: torch.from_numpy(golden(NAME)[f"E_{key}"]) for key in ("fs", "ft", "zs", "zt", "y")
-    }
-    ce, kd, sp, temperature = golden(NAME)["E_weights_ce_kd_sp_T"].tolist()
-    objective = DistillationObjective(ce=ce, kd=kd, sp=sp, temperature=temperature, sp_layers=END)
-    features, logits = arrays["fs"].requires_grad_(), arrays["zs"].requires_grad_()
-    total, terms = objective(
-        Observed(logits, {"end": features}),
-        Observed(arrays["zt"], {"end": arrays["ft"]}),
-        arrays["y"],
-    )
-    total.backward()
-    assert set(terms) == {"ce", "kd", "sp"}
-    for value, key in ((total, "total"), (features.grad, "grad_fs"), (logits.grad, "grad_zs")):
-        expected = golden(NAME)[f"E_{key}"]
-        np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
-
-
-def test_golden_optimiser_steps(golden):
-    arrays = {key[2:]: value for key, value in golden(NAME).items() if key.startswith("H_")}
-    lr, momentum, decay, ce, kd, sp, temperature = arrays["lr_mom_wd_ce_kd_sp_T"].tolist()
-    hidden, inputs = arrays["W1"].shape
-    student = nn.Sequential(
-        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, len(arrays["W2"]))
-    )
-    start = [torch.from_numpy(arrays[key]) for key in ("W1", "b1", "W2", "b2")]
-    for parameter, value in zip(student.parameters(), start, strict=True):
-        parameter.data = value.clone()
-    optimizer = torch.optim.SGD(
-        student.parameters(), lr, momentum, weight_decay=decay, nesterov=True
-    )
-    objective = DistillationObjective(ce=ce, kd=kd, sp=sp, temperature=temperature, sp_layers=END)
-
-    for step, expected in enumerate(arrays["losses_ce_kd_sp_total"]):
-        x, y, features, logits = (
-            torch.from_numpy(arrays[key][step % len(arrays["X"])]) for key in ("X", "Y", "TF", "TZ")
-        )
-        seen = student[:2](x)
-        total, terms = objective(
-            Observed(student[2](seen), {"end": seen}), Observed(logits, {"end": features}), y
-        )
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        logged = [term.item() for term in (terms["ce"], terms["kd"], terms["sp"], total)]
-        np.testing.assert_allclose(logged, expected, rtol=1e-8)
-    for parameter, key in zip(student.parameters(), ("W1", "b1", "W2", "b2"), strict=True):
-        np.testing.assert_allclose(parameter.detach().numpy(), arrays[f"{key}_end"], rtol=1e-8)
-
 
 @pytest.mark.parametrize(
     "weights",
