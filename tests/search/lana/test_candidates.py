@@ -12,6 +12,7 @@ from smallnets.search.lana import (
     build_pool,
     distil_candidates,
     feature_loss,
+    relative_error,
 )
 from smallnets.training import Batch, seeded
 
@@ -26,6 +27,8 @@ def test_features_that_do_not_fit_are_refused():
         feature_loss(torch.rand(2, 3), torch.rand(2, 4))
     with pytest.raises(ValueError, match="reduction must be one of mean, sum; got 'max'"):
         feature_loss(torch.rand(2, 3), torch.rand(2, 3), "max")
+    with pytest.raises(ValueError, match="must vary in some channel; all are constant"):
+        relative_error(torch.rand(2, 3), torch.ones(2, 3))
 
 
 def test_every_candidate_gets_its_own_gradient(layered, pool):
