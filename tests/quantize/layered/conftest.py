@@ -12,11 +12,6 @@ from smallnets.models import cifar_resnet
 from smallnets.training import TrainSettings, seeded
 
 
-@pytest.fixture(scope="session")
-def values(golden) -> dict[str, np.ndarray]:
-    return golden("08-vertical-layering")
-
-
 @pytest.fixture
 def net() -> nn.Module:
     with seeded(1):

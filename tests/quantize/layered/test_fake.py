@@ -1,6 +1,5 @@
-"""The layered quantiser: golden values and gradients, laws, starts, options."""
+"""The layered quantiser: laws, starts, options."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,103 +12,6 @@ from smallnets.quantize.layered import (
 )
 from smallnets.quantize.lsq import lsq, lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import floor_through, integer_range, round_through
-
-
-def case(values, prefix):
-    w = torch.from_numpy(values[f"{prefix}_w"]).requires_grad_()
-    top = torch.tensor(float(values[f"{prefix}_sH"]), dtype=torch.float64, requires_grad=True)
-    return w, top, int(values[f"{prefix}_H"]), values[f"{prefix}_bits"].tolist()
-
-
-@pytest.mark.parametrize("prefix", ["vl", "vl4"])
-@pytest.mark.parametrize("rule", ["plain", "mid"])
-def test_golden_tied(values, prefix, rule):
-    w, top, high, widths = case(values, prefix)
-    name = f"{prefix}_{rule}_tied"
-    for i, bits in enumerate(widths):
-        step = top * 2.0 ** (high - bits)
-        value = layered_value(w, top, step, high, bits, rule)
-        np.testing.assert_allclose(value.detach().numpy(), values[name][i], rtol=0, atol=1e-10)
-        u = torch.from_numpy(values[f"{prefix}_u"][i])
-        by_w, by_top = torch.autograd.grad((u * value).sum(), (w, top))
-        np.testing.assert_allclose(by_w.numpy(), values[f"{name}_gw"][i], rtol=0, atol=1e-9)
-        assert float(by_top) == pytest.approx(values[f"{name}_gsH"][i], rel=1e-9, abs=1e-9)
-        error = (value - w).square().mean().item()
-        assert error == pytest.approx(values[f"{name}_mse"][i], rel=1e-9)
-
-
-@pytest.mark.parametrize("prefix", ["vl", "vl4"])
-@pytest.mark.parametrize("rule", ["plain", "mid"])
-def test_golden_free(values, prefix, rule):
-    w, top, high, widths = case(values, prefix)
-    name = f"{prefix}_{rule}_free"
-    for i, bits in enumerate(widths):
-        own = torch.tensor(float(values[f"{prefix}_sb"][i]), dtype=torch.float64)
-        step = top if bits == high else own.requires_grad_()
-        value = layered_value(w, top, step, high, bits, rule)
-        u = torch.from_numpy(values[f"{prefix}_u"][i])
-        given = (w, top) if bits == high else (w, top, step)
-        by_w, by_top, *rest = torch.autograd.grad((u * value).sum(), given)
-        np.testing.assert_allclose(by_w.numpy(), values[f"{name}_gw"][i], rtol=0, atol=1e-9)
-        assert float(by_top) == pytest.approx(values[f"{name}_gsH"][i], rel=1e-9, abs=1e-9)
-        if rest:
-            assert float(rest[0]) == pytest.approx(values[f"{name}_gsb"][i], rel=1e-9, abs=1e-9)
-        else:
-            assert np.isnan(values[f"{name}_gsb"][i])
-
-
-@pytest.mark.parametrize("prefix", ["vl", "vl4"])
-def test_golden_round_and_starts(values, prefix):
-    w, top, high, widths = case(values, prefix)
-    for i, bits in enumerate(widths):
-        value = layered_value(w, top, top * 2.0 ** (high - bits), high, bits, "round")
-        error = (value - w).square().mean().item()
-        assert error == pytest.approx(values[f"{prefix}_round_tied_mse"][i], rel=1e-9)
-        limit = integer_range(bits)[1]
-        start = float(lsq_start(w, limit))
-        assert start == pytest.approx(values[f"{prefix}_lsq_init"][i], rel=1e-9)
-        factor = lsq_gradient_factor(w.numel(), limit)
-        assert factor == pytest.approx(values[f"{prefix}_lsq_gscale"][i], rel=1e-9)
-
-
-def close(found, expected):
-    scale = max(float(np.abs(expected).max()), 1e-12)
-    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_golden_lsq_weights_through_the_quantiser(values, per_channel):
-    w = torch.from_numpy(values["lsq_w"]).requires_grad_()
-    u = torch.from_numpy(values["lsq_uw"])
-    kind = "lsq_pc" if per_channel else "lsq_w"
-    for i, bits in enumerate(values["lsq_bits"].tolist()):
-        how = WeightRule(start="lsq", per_channel=per_channel)
-        one = CascadeQuantizer(w, (bits,), how)
-        start = values[f"{kind}_s0"][i]
-        close(one.step.detach().numpy().reshape(start.shape), start)
-        value = one(w, bits)
-        close(value.detach().numpy(), values[f"{kind}_out"][i])
-        by_w, by_s = torch.autograd.grad((u * value).sum(), (w, one.step))
-        close(by_s.numpy().reshape(start.shape), values[f"{kind}_gs"][i])
-        if not per_channel:
-            close(by_w.numpy(), values["lsq_w_gw"][i])
-
-
-def test_golden_lsq_activations(values):
-    u = torch.from_numpy(values["lsq_ux"])
-    widths = values["lsq_bits"].tolist()
-    one, slopes = LsqActivation(widths, count="batch"), []
-    one.start(torch.from_numpy(values["lsq_x"]))
-    for i, bits in enumerate(widths):
-        x = torch.from_numpy(values["lsq_x"]).requires_grad_()
-        assert one.steps[str(bits)].item() == pytest.approx(values["lsq_x_s0"][i], rel=1e-5)
-        value = one(x, bits)
-        close(value.detach().numpy(), values["lsq_x_out"][i])
-        by_x, by_s = torch.autograd.grad((u * value).sum(), (x, one.steps[str(bits)]))
-        strictly = values["lsq_x"] > 0
-        close(by_x.numpy() * strictly, values["lsq_x_gx"][i] * strictly)
-        slopes.append(by_s.numpy())
-    close(np.array(slopes), values["lsq_x_gs"])
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -233,8 +135,9 @@ def test_every_rule_runs_and_shares_codes(rule, per_channel):
     assert not torch.equal(one(w, 3), together[-1]), "codes must not outlive the block"
 
 
-def test_search_finds_a_start_that_survives_cutting(values):
-    w = torch.from_numpy(values["vl_w"])
+def test_search_finds_a_start_that_survives_cutting():
+    draw = torch.Generator().manual_seed(0)
+    w = torch.randn(8, 4, 3, 3, generator=draw, dtype=torch.float64).pow(3)  # heavy tails
     start, classic = search_start(w, 8, 2), lsq_start(w, 127)
 
     def error(step):

@@ -15,11 +15,6 @@ NAMES = ("skip", "ir_e1_k3", "bottleneck_r0.25_k3", "mhsa2")
 
 
 @pytest.fixture(scope="session")
-def arrays(golden) -> dict[str, np.ndarray]:
-    return golden("06-lana")
-
-
-@pytest.fixture(scope="session")
 def digits():
     return load("digits").take(128, 64)
 

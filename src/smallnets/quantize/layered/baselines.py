@@ -88,9 +88,15 @@ def adabits_weights(
         scheme: see `adabits_unit`.
         rescale: scale to a standard deviation of 1 / sqrt(c_out * kernel size), the factor held
             constant.
+
+    Raises:
+        ValueError: a weight that is 0 throughout.
     """
     squashed = weight.tanh()
-    unit = squashed / squashed.abs().max()
+    largest = squashed.abs().max()
+    if not bool(largest > 0):
+        raise ValueError(f"AdaBits needs a weight that is not 0; got shape {tuple(weight.shape)}")
+    unit = squashed / largest
     value = 2 * adabits_unit((unit + 1) / 2, bits, scheme) - 1
     if not rescale:
         return value

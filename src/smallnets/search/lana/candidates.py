@@ -51,10 +51,16 @@ def feature_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> T
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared error over the variance of the teacher's channels, each around its own mean over
     batch and positions: 0 is perfect, 1 no better than a constant.
+
+    Raises:
+        ValueError: shapes differ or are empty, or every channel of the teacher is constant.
     """
     others = [dim for dim in range(teacher.ndim) if dim != 1]
     variance = (teacher - teacher.mean(dim=others, keepdim=True)).square().mean()
-    return feature_loss(student, teacher) / variance
+    error = feature_loss(student, teacher)
+    if not bool(variance > 0):
+        raise ValueError("the teacher's features must vary in some channel; all are constant")
+    return error / variance
 
 
 @dataclass(frozen=True)
