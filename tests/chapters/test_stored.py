@@ -29,6 +29,13 @@ def test_outputs_come_from_the_code_beside_them(notebook):
     assert stale(record, notebook) == [], f"make chapters N={record['chapter']}"
     assert record["scale"] == "small"
     assert len(record["hashes"]) > 10
+    assert {"processor", "instructions", "bfloat16", "torch"} == set(record["arithmetic"])
+
+
+def test_a_run_fits_into_two_gigabytes(notebook):
+    """What Binder gives."""
+    record = json.loads(notebook.with_suffix(".record.json").read_text())
+    assert 100 < record["peak_memory_mb"] < 2000
 
 
 def test_a_changed_cell_or_library_file_is_noticed(notebook, tmp_path):
