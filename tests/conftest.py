@@ -1,9 +1,8 @@
 """What every test may use: the golden values, and a hypothesis profile without a clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
@@ -66,15 +65,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=GOLDEN,
         help="folder with the golden values NN-slug.npz (default: tests/golden)",
     )
-
-
-@pytest.fixture(scope="session")
-def golden(pytestconfig: pytest.Config) -> Callable[[str], dict[str, np.ndarray]]:
-    """golden("02-similarity-preserving") -> the arrays of that file by name."""
-    folder = pytestconfig.getoption("--golden-dir")
-
-    def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
-
-    return load

@@ -19,7 +19,7 @@ def test_arithmetic_names_what_decides_the_last_bits(monkeypatch):
 
 
 def test_memory_of_this_process_and_of_children_is_met():
-    meter = MemoryMeter(interval=3600)
+    meter = MemoryMeter()
     before = meter.look()
     held = np.ones(30 * 1024**2)  # 240 MB
     here = meter.look()

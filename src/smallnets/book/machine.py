@@ -42,33 +42,42 @@ def processor() -> str:
 class MemoryMeter:
     """The most memory that this process and its children have held together, in MB.
 
-    Looks once a second from a thread of its own. A page that several processes share counts once,
-    as it does for the limit of a container.
+    Once started, it looks every second from a thread of its own. Pages of files that several
+    processes have mapped, as libraries, count once, as they do for the limit of a container.
     """
 
-    def __init__(self, interval: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.peak = 0
-        self.interval = interval
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin to look, if that has not begun."""
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def _watch(self) -> None:
         pause = threading.Event()
         while True:
             self.look()
-            pause.wait(self.interval)
+            pause.wait(1)
 
     def look(self) -> int:
         """Measure now; the peak so far."""
         here = psutil.Process()
-        held = sum(_held(one) for one in (here, *here.children(recursive=True)))
-        self.peak = max(self.peak, held // 1024**2)
+        found = [held(one) for one in (here, *here.children(recursive=True))]
+        together = sum(own for own, _ in found) + max(shared for _, shared in found)
+        self.peak = max(self.peak, together // 1024**2)
         return self.peak
 
 
-def _held(process: psutil.Process) -> int:
-    """Bytes of a process; those that it shares are divided among the sharers where Linux tells."""
+def held(process: psutil.Process) -> tuple[int, int]:
+    """Bytes that a process has for itself, and of files that it may share (0 but on Linux)."""
     try:
-        memory = process.memory_full_info()
-    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-        return 0
-    return getattr(memory, "pss", memory.uss)
+        memory = process.memory_info()
+    except psutil.Error:  # it has just ended
+        return 0, 0
+    shared = getattr(memory, "shared", 0)
+    return memory.rss - shared, shared
+
+
+METER = MemoryMeter()

@@ -1,9 +1,10 @@
-"""The parameters that every chapter has, checked before anything is trained."""
+"""The parameters that every chapter has, checked before anything is trained. A run begins here."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from smallnets import checks
+from smallnets.book.machine import METER
 from smallnets.storage import cache_directory
 from smallnets.training import DEVICES, PRECISIONS
 
@@ -43,6 +44,7 @@ class Parameters:
         checks.one_of("precision", self.precision, PRECISIONS)
         if not self.output_dir:
             raise ValueError("output_dir must name a folder; got an empty string")
+        METER.start()
 
     @property
     def folder(self) -> Path:

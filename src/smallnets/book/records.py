@@ -21,12 +21,11 @@ from joblib import cpu_count
 
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim, rows_table
-from smallnets.book.machine import MemoryMeter, arithmetic
+from smallnets.book.machine import METER, arithmetic
 from smallnets.book.parameters import Parameters
 from smallnets.storage import SOURCE, atomic_path
 
 STARTED = time.monotonic()
-METER = MemoryMeter()
 PACKAGES = ("torch", "numpy", "scipy", "lightning-fabric", "smallnets")
 
 
