@@ -307,7 +307,14 @@ PLACES = {"s0": 0, "out": 1, "gw": 2, "gx": 2, "gs": 3}
 def test_lsq_weights_through_the_quantiser(values, lsq_weights, by_width, name, kind, key):
     expected, at = values[f"{name}_{kind}_{key}"], lsq_weights(name, kind)
     widths = values[f"{name}_bits"].tolist()
-    by_width(lambda bits: at(bits)[PLACES[key]], widths, expected)
+    by_width(lambda bits: at(bits)[PLACES[key]], widths, expected, of_all=key == "gs")
+
+
+@pytest.mark.sample
+@pytest.mark.parametrize("kind", ["w", "pc"])
+def test_gradients_of_steps_are_as_exact_at_every_width(values, lsq_weights, by_width, kind):
+    at = lsq_weights("lsq", kind)
+    by_width(lambda bits: at(bits)[3], values["lsq_bits"].tolist(), values[f"lsq_{kind}_gs"])
 
 
 @pytest.mark.cases(r"(?P<name>lsq[^_]*)_x_(?P<key>s0|out|gx|gs)")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from smallnets.models import cifar_resnet
 from smallnets.prune.importance import criteria
+from smallnets.prune.importance.coupled import coupled_scores
 from smallnets.prune.importance.derivatives import (
     best_subset,
     gate_curvatures,
@@ -209,12 +210,19 @@ def endless(network, batches):
     return gate_gradients(network, sites_everywhere(network), batches)
 
 
+def unscaled(network, batches):
+    group = channel_groups(network, batches[0][0])["stage1.0.conv1"]
+    zeros = {name: torch.zeros_like(one) for name, one in network.named_parameters()}
+    return coupled_scores(network, group, zeros, normalise=True)
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
         (lambda n, b: gate_gradients(n, sites_everywhere(n), []), "at least one batch; got none"),
         (frozen, "'norm.weight' must require a gradient; it is frozen"),
         (endless, "loss must be finite; got nan"),
+        (unscaled, "scores of 'stage1.0.conv1' must have a mean above 0; got 0"),
         (lambda n, b: scores(n, channel_groups(n, b[0][0]), b, ("luck",)), "criterion must be one"),
         (
             lambda n, b: scores(n, channel_groups(n, b[0][0]), b, ("Taylor output",)),

@@ -38,7 +38,8 @@ def coupled_scores(
         normalise: divide by the group's mean, so that groups can only be compared relatively.
 
     Raises:
-        ValueError: another weighing or reduction, or a group without a member that it looks at.
+        ValueError: another weighing or reduction, a group without a member that it looks at, or
+            scores that are 0 throughout and cannot be normalised.
     """
     checks.one_of("weighing", weighing, WEIGHINGS)
     checks.one_of("reduction", reduction, REDUCTIONS)
@@ -60,7 +61,12 @@ def coupled_scores(
         "prod": stacked.prod(0),
         "first": stacked[0],
     }[reduction]
-    return reduced / reduced.mean() if normalise else reduced
+    if not normalise:
+        return reduced
+    mean = reduced.mean()
+    if not bool(mean > 0):
+        raise ValueError(f"scores of {group.name!r} must have a mean above 0; got {mean.item():g}")
+    return reduced / mean
 
 
 def _slice_score(
