@@ -176,6 +176,24 @@ def test_a_limit_of_onednn_counts(limit, without, monkeypatch):
     assert without_avx512() is (torch.backends.cpu.get_cpu_capability() != "AVX512")
 
 
+def test_the_variables_of_the_plain_path_reach_torch_and_onednn():
+    """So that a large machine can compute like a plain one: oneDNN says so itself."""
+    script = (
+        "import torch; print(torch.backends.cpu.get_cpu_capability());"
+        "torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(8, 3, 3, 3))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **PLAIN, "ONEDNN_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.startswith("AVX2\n")
+    (line,) = [line for line in done.stdout.splitlines() if "cpu,isa:" in line]
+    assert line.endswith("Intel AVX2")
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_hundred_convolutions_on_the_plain_path(threads):
     """Forward and backward as trained, against contiguous float64, without AVX-512."""
