@@ -1,5 +1,6 @@
 """Workers are limited by memory as well as by cores."""
 
+import psutil
 import pytest
 
 from smallnets.training import memory
@@ -42,3 +43,15 @@ def test_the_limit_of_a_container_counts(container, names):
 def test_a_container_without_a_limit_has_the_machines_memory(container):
     container({"memory.max": "max", "memory.current": 5})
     assert memory.memory_left() > 100_000_000
+
+
+def test_freed_memory_is_given_back():
+    def held() -> int:
+        return psutil.Process().memory_info().rss
+
+    kept = [bytes(1000) for _ in range(300_000)]
+    del kept[:-1]  # the last one keeps the heap from shrinking by itself
+    before = held()
+    memory.give_back()
+    assert held() < before - 200_000_000
+    assert kept

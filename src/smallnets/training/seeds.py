@@ -14,7 +14,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
 from smallnets import checks
-from smallnets.training.memory import workers_that_fit
+from smallnets.training.memory import give_back, workers_that_fit
 
 IDLE = 20  # seconds after which workers without a job end and give their memory back
 
@@ -43,7 +43,9 @@ def threads(count: int) -> Iterator[None]:
 
 def _in_one_thread(function: Callable[..., Result], job: dict[str, Any]) -> Result:
     with threads(1):
-        return function(**job)
+        result = function(**job)
+    give_back()
+    return result
 
 
 def side_by_side(
@@ -63,6 +65,7 @@ def side_by_side(
             GPU does the work.
         description: what the progress bar is called.
     """
+    give_back()
     if workers is None:
         workers = 1 if torch.cuda.is_available() else workers_that_fit(cpu_count())
     with parallel_config(backend="loky", inner_max_num_threads=1, idle_worker_timeout=IDLE):
