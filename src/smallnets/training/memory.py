@@ -31,8 +31,8 @@ def memory_left() -> int:
 
 
 def give_back() -> None:
-    """Return memory that was freed to the system, which glibc otherwise keeps for later: some 200 MB
-    of every process that has trained.
+    """Return freed memory to the system, which glibc would keep for later: some 200 MB of every
+    process that has trained.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
