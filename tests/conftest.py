@@ -61,7 +61,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-dir",
-        type=Path,
+        type=lambda given: Path(given).resolve(),
         default=GOLDEN,
         help="folder with the golden values NN-slug.npz (default: tests/golden)",
     )
