@@ -7,6 +7,7 @@ import re
 import pytest
 
 from smallnets.book.records import hashes, stale
+from smallnets.training.memory import PER_WORKER
 
 pytestmark = pytest.mark.chapters
 TAGS = {"parameters", "remove-cell", "hide-input", "hide-output", "solution", "exercise"}
@@ -33,9 +34,10 @@ def test_outputs_come_from_the_code_beside_them(notebook):
 
 
 def test_a_run_fits_into_two_gigabytes(notebook):
-    """What Binder gives."""
+    """What Binder gives, and where only one training runs at a time for want of memory."""
     record = json.loads(notebook.with_suffix(".record.json").read_text())
-    assert 100 < record["peak_memory_mb"] < 2000
+    others = (record["cores"] - 1) * PER_WORKER // 1024**2
+    assert 100 < record["peak_memory_mb"] < 2000 + others
 
 
 def test_a_changed_cell_or_library_file_is_noticed(notebook, tmp_path):
