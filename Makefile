@@ -17,7 +17,7 @@ BOOK_SOURCES := _config.yml _toc.yml $(shell find book chapters src \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help book serve test check chapters bench lock clean browser
+.PHONY: help book serve test check oldest newest chapters bench lock clean browser
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,9 +44,30 @@ check: $(READY) ## style, types, import rules and unit tests: about three minute
 define checks
 $(1) $(BIN)/ruff check
 $(1) $(BIN)/ruff format --check
-$(2) $(BIN)/mypy
-$(3) $(BIN)/lint-imports --no-logo
-$(4) $(BIN)/pytest -n 2 --ignore=tests/packaging --ignore=tests/chapters --ignore=tests/book
+$(call proofs,$(BIN),$(2),$(3),$(4))
+endef
+
+define proofs
+$(2) $(1)/mypy
+$(3) $(1)/lint-imports --no-logo
+$(4) $(1)/pytest -n 2 --ignore=tests/packaging --ignore=tests/chapters --ignore=tests/book
+endef
+
+oldest: $(READY) ## types, import rules and unit tests with the oldest versions that pyproject.toml allows
+	$(call end,lowest-direct)
+
+newest: $(READY) ## the same with the newest
+	$(call end,highest)
+
+# One end of every range, in an environment of its own, resolved anew each time. Style is left to make check: it does not
+# depend on what is installed. A cap in pip's own settings would end the ranges elsewhere than pyproject.toml does.
+define end
+test -x .venv-$@/bin/pip || $(BIN)/python -m venv .venv-$@
+$(BIN)/uv pip compile pyproject.toml --extra notebooks --extra test --python $(BIN)/python --resolution $(1) \
+    --upgrade --no-emit-index-url --no-header --no-annotate --quiet --output-file .venv-$@/versions.txt
+PIP_CONSTRAINT=/dev/null .venv-$@/bin/pip install --quiet -r .venv-$@/versions.txt
+.venv-$@/bin/pip install --quiet --no-deps --no-build-isolation -e .
+$(call proofs,.venv-$@/bin)
 endef
 
 chapters: $(READY) ## run chapters; at SCALE=small, the default, store their outputs (N="02 05" for some)
@@ -60,11 +81,11 @@ lock: $(READY) ## write requirements.lock anew (UPGRADE=1 for the newest version
 	    --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) \
 	    --output-file requirements.lock
 
-clean: ## remove what the other targets made, except .venv and runs
+clean: ## remove what the other targets made, except environments and runs
 	rm -rf _build build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # One thread in each test process: two processes share the cores, and sums come out the same everywhere.
-check test: export OMP_NUM_THREADS = 1
+check test oldest newest: export OMP_NUM_THREADS = 1
 # Nothing kept from earlier runs: what the tests confirm, they have trained.
 test: export SMALLNETS_CACHE = $(CURDIR)/_build/cache
 
