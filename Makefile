@@ -29,7 +29,7 @@ serve: $(BOOK) ## build the book and serve it at http://localhost:8000 (PORT=)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 test: browser $(READY) ## everything that continuous integration runs
-	@rm -rf _build/stages.json _build/cache chapters/runs
+	@rm -rf _build/stages.json chapters/runs
 	$(call checks,@$(STAGE) style,@$(STAGE) types,@$(STAGE) imports,@$(STAGE) units)
 	@$(STAGE) book sh -c '$(BUILD) && touch $(BOOK)'
 	@$(STAGE) reading $(BIN)/pytest -n 2 tests/packaging tests/book
@@ -86,8 +86,6 @@ clean: ## remove what the other targets made, except environments and runs
 
 # One thread in each test process: two processes share the cores, and sums come out the same everywhere.
 check test oldest newest: export OMP_NUM_THREADS = 1
-# Nothing kept from earlier runs: what the tests confirm, they have trained.
-test: export SMALLNETS_CACHE = $(CURDIR)/_build/cache
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("smallnets needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -74,7 +74,7 @@ def pruned():
     """A network of eight channels a stage, whose shortcuts pruning has made narrow."""
     network, example = cifar_resnet(8, 4, width=8), torch.randn(2, 3, 8, 8)
     groups = channel_groups(network, example)
-    masks = all_open(groups, example)
+    masks = all_open(groups)
     name = next(name for name, group in groups.items() if masks[name].numel() == 8)
     masks[name][:3] = 0
     return remove(network, groups, masks, example)
