@@ -4,10 +4,12 @@ import io
 import time
 import warnings
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from smallnets.checks import whole
@@ -40,15 +42,39 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> bytes:
     return buffer.getvalue()
 
 
-# Without VNNI instructions, products of unsigned and signed 8-bit numbers are summed in pairs in 16
-# bits and cut off there. With this, such processors take other kernels, and VNNI ones the same.
-EXACT_SUMS = ("session.x64quantprecision", "1")
+EXACT_SUMS = ("session.x64quantprecision", "1")  # slower kernels of unsigned weights
+
+
+@cache
+def cuts_sums_off() -> bool:
+    """Whether the fastest 8-bit kernels give wrong sums on this processor, tried with the largest
+    numbers.
+
+    Without VNNI instructions, products of unsigned and signed 8-bit numbers are summed in pairs in
+    16 bits and cut off there.
+    """
+    largest = numpy_helper.from_array(np.full((64, 16), 127, np.int8), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "weights"], ["sums"])],
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, 64])],
+        [helper.make_tensor_value_info("sums", TensorProto.INT32, [1, 16])],
+        [largest],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (sums,) = session.run(None, {"x": np.full((1, 64), 255, np.uint8)})
+    return bool((sums != 64 * 255 * 127).any())
 
 
 def load(exported: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """A session that runs an exported network on the CPU with so many threads, integers exactly."""
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*EXACT_SUMS)
+    if cuts_sums_off():
+        options.add_session_config_entry(*EXACT_SUMS)
     options.intra_op_num_threads = whole("threads", threads, 1)
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
