@@ -34,7 +34,7 @@ test: browser $(READY) ## everything that continuous integration runs
 	@$(STAGE) book sh -c '$(BUILD) && touch $(BOOK)'
 	@$(STAGE) reading $(BIN)/pytest -n 2 tests/packaging tests/book
 	@$(STAGE) chapters $(BIN)/pytest -n 2 tests/chapters
-	@$(STAGE) outputs $(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=600 chapters
+	@$(STAGE) outputs $(BIN)/pytest -n 2 --nbval --nbval-current-env --nbval-cell-timeout=1700 --timeout=1800 chapters
 	@$(STAGE) measurements $(BIN)/smallnets verify --output-dir chapters/runs
 	@$(STAGE)
 

@@ -1,10 +1,17 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
+import psutil
 import pytest
 import torch
 
 from smallnets.training import for_seeds, seeded, side_by_side, with_seeds
-from smallnets.training.seeds import threads
+from smallnets.training.workers import threads
 
 
 def test_seeded_draws_are_repeatable_and_leave_no_trace():
@@ -41,6 +48,82 @@ def test_an_error_in_a_job_reaches_the_caller():
 
     with pytest.raises(ValueError, match="seed 0 is unlucky"):
         side_by_side(fail, for_seeds(1), workers=2)
+
+
+def test_an_error_ends_the_other_jobs():
+    def fail_or_wait(seed: int) -> None:
+        if seed:
+            raise ValueError(f"seed {seed} is unlucky")
+        time.sleep(300)
+
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="seed 1 is unlucky"):
+        side_by_side(fail_or_wait, for_seeds(2), workers=2)
+    assert time.monotonic() - start < 150
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_is_killed_is_said_in_a_line():
+    def killed(seed: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RuntimeError, match="one of 2 worker processes was ended from outside"):
+        side_by_side(killed, for_seeds(2), workers=2)
+    assert side_by_side(dict, for_seeds(2), workers=2) == for_seeds(2), "the next have others"
+
+
+def test_workers_start_with_what_is_imported_and_see_no_main_module(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import os
+import sys
+import torch
+from smallnets.training import side_by_side
+
+class Answer:
+    def __init__(self, job): self.job = job
+
+def describe(job):
+    torch.ones(2, requires_grad=True).sum().backward()
+    inner = side_by_side(lambda number: os.getpid(), [{"number": 1}, {"number": 2}])
+    loaded = "lightning_fabric" in sys.modules
+    return Answer((job, inner == [os.getpid()] * 2, loaded, os.environ["OPENBLAS_NUM_THREADS"]))
+
+print([answer.job for answer in side_by_side(describe, [{"job": 1}, {"job": 2}], workers=2)])
+print(os.environ.get("OPENBLAS_NUM_THREADS"), len(sys.modules["__main__"].__file__) > 0)
+"""
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    found = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment
+    )
+    linux = sys.platform == "linux"
+    assert found.stdout.splitlines() == [
+        str([(1, True, linux, "1"), (2, True, linux, "1")]),
+        "None True",
+    ], found.stderr
+
+
+def test_workers_start_afresh_where_nothing_can_be_forked(monkeypatch):
+    monkeypatch.setattr("smallnets.training.workers.sys.platform", "darwin")
+    assert side_by_side(lambda seed: seed + 1, for_seeds(2), workers=2) == [1, 2]
+
+
+def test_workers_end_with_the_process_that_wants_their_results():
+    script = """
+import os, time
+from smallnets.training import for_seeds, side_by_side
+def wait(seed):
+    print(os.getpid(), flush=True)
+    time.sleep(300)
+side_by_side(wait, for_seeds(2), workers=2)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+        process.kill()
+    _, left = psutil.wait_procs(workers, timeout=60)
+    assert not left
 
 
 def test_jobs_for_seeds_share_the_rest():

@@ -16,13 +16,8 @@ except ModuleNotFoundError as error:
 from smallnets.book.records import hashes, write_record
 
 KEPT_METADATA = ("kernelspec", "language_info")
-# What is stored should not depend on the moment: no progress bars, and no word from joblib when it
-# replaces a worker that has grown, which loses nothing.
-ENVIRONMENT = {
-    "TQDM_DISABLE": "1",
-    "PYTHONHASHSEED": "0",
-    "PYTHONWARNINGS": "ignore:A worker stopped",
-}
+# What is stored should not depend on the moment: no progress bars.
+ENVIRONMENT = {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
 
 
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:

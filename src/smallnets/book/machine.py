@@ -42,8 +42,9 @@ def processor() -> str:
 class MemoryMeter:
     """The most memory that this process and its children have held together, in MB.
 
-    Once started, it looks every second from a thread of its own. Pages of files that several
-    processes have mapped, as libraries, count once, as they do for the limit of a container.
+    Once started, it looks every two seconds from a thread of its own. What several of them share
+    counts once, as it does for the limit of a container: files that all have mapped, as libraries,
+    and what a forked process has not yet changed of its parent's.
     """
 
     def __init__(self) -> None:
@@ -59,25 +60,34 @@ class MemoryMeter:
         pause = threading.Event()
         while True:
             self.look()
-            pause.wait(1)
+            pause.wait(2)
 
     def look(self) -> int:
         """Measure now; the peak so far."""
         here = psutil.Process()
         found = [held(one) for one in (here, *here.children(recursive=True))]
-        together = sum(own for own, _ in found) + max(shared for _, shared in found)
+        together = sum(own for own, _ in found) + max(files for _, files in found)
         self.peak = max(self.peak, together // 1024**2)
         return self.peak
 
 
 def held(process: psutil.Process) -> tuple[int, int]:
-    """Bytes that a process has for itself, and of files that it may share (0 but on Linux)."""
+    """Bytes that a process has for itself, with its part of those it shares, and bytes of files.
+
+    Only Linux tells them apart; elsewhere all are the first.
+    """
     try:
-        memory = process.memory_info()
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        lines = []
+    kilobytes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    if {"Rss", "Anonymous", "Pss_Anon", "Pss_Shmem"} <= kilobytes.keys():
+        own = kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"]
+        return own * 1024, (kilobytes["Rss"] - kilobytes["Anonymous"]) * 1024
+    try:
+        return process.memory_info().rss, 0
     except psutil.Error:  # it has just ended
         return 0, 0
-    shared = getattr(memory, "shared", 0)
-    return memory.rss - shared, shared
 
 
 METER = MemoryMeter()

@@ -41,7 +41,7 @@ def predict(
     model: nn.Module,
     x: Tensor,
     normalise: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 1000,
+    batch_size: int = 250,
     *,
     precision: str = "float32",
 ) -> Tensor:

@@ -7,16 +7,16 @@ one thread gives the same bits however many run beside it.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from multiprocessing import parent_process
 from typing import Any, TypeVar
 
 import torch
-from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib import cpu_count
 from tqdm import tqdm
 
 from smallnets import checks
 from smallnets.training.memory import give_back, workers_that_fit
-
-IDLE = 20  # seconds after which workers without a job end and give their memory back
+from smallnets.training.workers import in_one_thread, in_workers
 
 Result = TypeVar("Result")
 Settings = TypeVar("Settings")
@@ -28,24 +28,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _in_one_thread(function: Callable[..., Result], job: dict[str, Any]) -> Result:
-    with threads(1):
-        result = function(**job)
-    give_back()
-    return result
 
 
 def side_by_side(
@@ -61,18 +43,25 @@ def side_by_side(
     Args:
         function: anything that cloudpickle can send to a worker process.
         jobs: keyword arguments, one dictionary a call.
-        workers: processes; by default one a core, as far as memory allows, or one in all where a
-            GPU does the work.
+        workers: processes; by default one a core, as far as memory allows, but one in all where a
+            GPU does the work or where this process is a worker itself. One is this process.
         description: what the progress bar is called.
+
+    Raises:
+        RuntimeError: a worker was ended from outside.
     """
     give_back()
     if workers is None:
-        workers = 1 if torch.cuda.is_available() else workers_that_fit(cpu_count())
-    with parallel_config(backend="loky", inner_max_num_threads=1, idle_worker_timeout=IDLE):
-        results = Parallel(n_jobs=min(workers, max(len(jobs), 1)), return_as="generator")(
-            delayed(_in_one_thread)(function, job) for job in jobs
-        )
-        return list(tqdm(results, total=len(jobs), desc=description, leave=False, delay=2))
+        alone = torch.cuda.is_available() or parent_process() is not None
+        workers = 1 if alone else workers_that_fit(cpu_count())
+    workers = min(workers, len(jobs))
+    results: Iterator[tuple[int, Result]]
+    if workers <= 1:
+        results = ((number, in_one_thread(function, job)) for number, job in enumerate(jobs))
+    else:
+        results = in_workers(function, jobs, workers)
+    found = dict(tqdm(results, total=len(jobs), desc=description, leave=False, delay=2))
+    return [found[number] for number in range(len(jobs))]
 
 
 def for_seeds(count: int, **common: Any) -> list[dict[str, Any]]:

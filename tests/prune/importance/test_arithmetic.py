@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.models import get_model
 
 from smallnets.measure import macs, parameters
 from smallnets.prune.importance.arithmetic import (
@@ -53,7 +54,8 @@ def test_an_explanation_meets_its_numbers_and_the_real_network_agrees(fifty):
     assert fifty.priced(shares) == pytest.approx((work, size), rel=1e-3)
     assert fifty.gates - sum(fifty.kept(shares).values()) == pytest.approx(gone, rel=1e-3)
     masks = fifty.masks(shares)
-    smaller = remove(fifty.network, fifty.groups, masks, torch.randn(1, 3, 32, 32))
+    network = get_model("resnet50", weights=None).eval()
+    smaller = remove(network, fifty.groups, masks, torch.randn(1, 3, 32, 32))
     left = {name: int(mask.sum()) for name, mask in masks.items()}
     assert (
         parameters(smaller) == fifty.costs.parameters(left) == pytest.approx(1e6 * size, rel=0.01)

@@ -8,7 +8,7 @@ import torch
 
 from smallnets.quantize import layered as vl
 from smallnets.training import TrainSettings
-from smallnets.training.seeds import threads
+from smallnets.training.workers import threads
 
 
 @pytest.fixture(scope="module")

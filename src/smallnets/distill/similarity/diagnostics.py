@@ -52,7 +52,7 @@ def _seen(
 ) -> tuple[Tensor, Tensor]:
     """Logits (images, classes) and the layer's output (images, ...), without a graph."""
     with measure.evaluating(network), torch.no_grad():
-        parts = [observe(network, dataset.normalise(x), (layer,)) for x in images.split(500)]
+        parts = [observe(network, dataset.normalise(x), (layer,)) for x in images.split(250)]
     return torch.cat([p.logits for p in parts]), torch.cat([p.features[layer] for p in parts])
 
 

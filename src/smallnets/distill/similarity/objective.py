@@ -166,7 +166,8 @@ class CohortDistillation:
         with torch.no_grad():
             teacher = observe(self.teacher.eval(), batch.images, tuple(wanted))
         logged: dict[str, Tensor] = {}
-        totals, maps = [], AttentionMaps()
+        totals: list[Tensor] = []
+        maps: AttentionMaps = {}
         for name, student in cohort(batch.images).items():
             total, terms = self.objectives[name](student, teacher, batch.labels, maps)
             logged |= {f"{name}/{term}": value for term, value in terms.items()}

@@ -31,7 +31,7 @@ class Counted:
     """A published bottleneck network, its groups, and what it costs at 224 pixels.
 
     Attributes:
-        network: with random weights, which a count does not look at.
+        network: on PyTorch's "meta" device, without weights, at which a count does not look.
         groups: all that can be pruned; the paper leaves the stem's alone.
         costs: multiply-accumulates and parameters as functions of what is kept.
         parts: part of the network -> its groups, such as "stage 2 inner" and "stage 2 stream".
@@ -84,8 +84,10 @@ def counted(name: str) -> Counted:
         ValueError: another network.
     """
     checks.one_of("network", name, PUBLISHED)
-    network = get_model(name, weights=None).eval()
-    groups = channel_groups(network, torch.zeros(1, 3, 64, 64))
+    with torch.device("meta"):
+        network = get_model(name, weights=None).eval()
+        groups = channel_groups(network, torch.zeros(1, 3, 64, 64))
+        prices = costs(network, groups, torch.zeros(1, 3, 224, 224))
     parts: dict[str, tuple[str, ...]] = {}
     for group in groups.values():
         if group.name == "conv1":
@@ -93,7 +95,6 @@ def counted(name: str) -> Counted:
         stage = group.name.removeprefix("layer")[0]
         part = f"stage {stage} {'stream' if len(group.sites) > 1 else 'inner'}"
         parts[part] = (*parts.get(part, ()), group.name)
-    prices = costs(network, groups, torch.zeros(1, 3, 224, 224))
     return Counted(network, groups, prices, dict(sorted(parts.items())))
 
 

@@ -1,7 +1,6 @@
 """The chapter's experiments: one seed a call, to run side by side."""
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -437,11 +436,7 @@ def tuning_jobs(
 
 def tune(jobs: Sequence[dict]) -> list[dict[str, float]]:
     """The results of `tuned` for every job, side by side."""
-    with warnings.catch_warnings():
-        # Every pruned network has shapes of its own, and torch keeps what it compiled for them.
-        # A worker that has grown so is replaced between two jobs, and nothing is lost.
-        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        return side_by_side(tuned, jobs, description="fine-tuning")
+    return side_by_side(tuned, jobs, description="fine-tuning")
 
 
 def by_share(

@@ -218,10 +218,10 @@ def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> 
     body = Unit("features", nodes, (result.entry,), (), units[-1].entries[0], ())
     with torch.no_grad():
         exact, got = (
-            torch.cat([part(batch)[-1] for batch in x.split(500)]) for part in result.pair(body)
+            torch.cat([part(batch)[-1] for batch in x.split(250)]) for part in result.pair(body)
         )
         wanted, logits = (
-            torch.cat([net(batch) for batch in x.split(500)]).cpu() for net in (network, result)
+            torch.cat([net(batch) for batch in x.split(250)]).cpu() for net in (network, result)
         )
     return {
         "accuracy": measure.accuracy(logits, dataset.y_test),

@@ -119,11 +119,12 @@ def rule(name: str | Sequence[float], count: int) -> Callable[[Tensor], Tensor]:
     if isinstance(name, str):
         checks.one_of("combine", name, COMBINATIONS)
     if name in SOLVED:
-        return {
+        solvers: dict[str, Callable[[Tensor], Tensor]] = {
             "min-norm": min_norm,
             "min-norm, normalised": lambda gram: min_norm(gram, normalise=True),
             "pcgrad": pcgrad,
-        }[str(name)]
+        }
+        return solvers[str(name)]
     fixed = fixed_weights(name, count) if isinstance(name, str) else check_simplex(name, count)
     return lambda gram: gram.new_tensor(fixed)
 

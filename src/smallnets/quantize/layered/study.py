@@ -23,7 +23,7 @@ from smallnets.quantize.layered.train import TrainOnce, train_once
 from smallnets.training import fit
 from smallnets.training.checkpoint import History
 from smallnets.training.classifier import classifier
-from smallnets.training.seeds import threads
+from smallnets.training.workers import threads
 
 MAIN = ("layered", "weighted")
 WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {

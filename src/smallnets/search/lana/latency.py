@@ -24,7 +24,7 @@ from smallnets.measure import evaluating, parameters
 from smallnets.search.lana.layers import Layered, Replay
 from smallnets.search.lana.pool import Pool, Table
 from smallnets.storage import atomic_path
-from smallnets.training.seeds import threads as torch_threads
+from smallnets.training.workers import threads as torch_threads
 
 
 class Timing(NamedTuple):
