@@ -36,12 +36,15 @@ NUMBER = re.compile(
 # measurements have.
 MEASURED = re.compile(
     r"[-+]?\b\d+\.\d+(?:[eE][-+]?\d+)?\b|[-+]?\b\d+[eE][-+]?\d+\b"
-    r"|[-+]?\b\d+(?= ?(?:%|points|ms|µs|MB|s\b))|\bnan\b|\binf\b"
+    r"|[-+]?\b\d+(?= ?(?:%|±|points|ms|µs|MB|s\b))|\bnan\b|\binf\b"
 )
 DEPENDS = re.compile(
     r"\b(?:holds|fails|open|reproduced|partly|contradicted"
     r"|not at this scale|inconclusive|bf16-mixed|32-true)\b"
 )
+# A table as plain text, which folds where its numbers are wider. Its
+# HTML is compared.
+FOLDING = re.compile(r" {4,}\S")
 REASON = re.compile(r"(?<=<td>)[^<]*(?=</td>\s*</tr>)")
 
 
@@ -116,6 +119,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if "<svg" in text[:1000]:
             return "a figure"
         here = same_arithmetic(Path(self.parent.path))
+        if not here and FOLDING.match(text):
+            return "a table"
         tolerant = Tolerant(text) if here else Elsewhere(text)
         given = self.cell.metadata.get("nbval", {})
         tolerant.rtol = given.get("rtol", Tolerant.rtol)
