@@ -108,6 +108,23 @@ def same_arithmetic(notebook: Path) -> bool:
     return record.get("arithmetic") == arithmetic()
 
 
+def comparable(text: str, here: bool, given: dict) -> str:
+    """What stands for an output: equal where outputs say the same.
+
+    `here` says whether the stored one was made in our arithmetic, and
+    `given` is what the cell's metadata has for nbval.
+    """
+    if "<svg" in text[:1000]:
+        return "a figure"
+    if not here and FOLDING.match(text):
+        return "a table"
+    tolerant = Tolerant(text) if here else Elsewhere(text)
+    tolerant.rtol = given.get("rtol", Tolerant.rtol)
+    tolerant.atol = given.get("atol", Tolerant.atol)
+    tolerant.measured = bool(given)
+    return tolerant
+
+
 def pytest_configure(config: pytest.Config) -> None:
     os.environ |= ENVIRONMENT
     plain_sanitize = IPyNbCell.sanitize
@@ -116,17 +133,10 @@ def pytest_configure(config: pytest.Config) -> None:
         text = plain_sanitize(self, text)
         if not isinstance(text, str):
             return text
-        if "<svg" in text[:1000]:
-            return "a figure"
         here = same_arithmetic(Path(self.parent.path))
-        if not here and FOLDING.match(text):
-            return "a table"
-        tolerant = Tolerant(text) if here else Elsewhere(text)
-        given = self.cell.metadata.get("nbval", {})
-        tolerant.rtol = given.get("rtol", Tolerant.rtol)
-        tolerant.atol = given.get("atol", Tolerant.atol)
-        tolerant.measured = bool(given)
-        return tolerant
+        return comparable(
+            text, here, self.cell.metadata.get("nbval", {})
+        )
 
     def execute_with_history(
         self: RunningKernel, code: str, allow_stdin: bool | None = None

@@ -9,11 +9,15 @@ SOURCE = Path(__file__).parents[2] / "chapters" / "conftest.py"
 
 
 @pytest.fixture(scope="module")
-def tolerant():
+def module():
     spec = importlib.util.spec_from_file_location("chapter_comparison", SOURCE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
 
+
+@pytest.fixture
+def tolerant(module):
     def build(text, rtol=1e-4, atol=1e-6):
         made = module.Tolerant(text)
         made.rtol, made.atol = rtol, atol
@@ -49,3 +53,27 @@ def test_counts_are_exact_unless_a_tolerance_is_stated(tolerant):
     assert tolerant("31,253,872 MACs", rtol=0.01) == "31,253,397 MACs"
     assert tolerant("31,253,872 MACs", rtol=0.01) != "32,253,872 MACs"
     assert tolerant("31,253,872 MACs", rtol=0.01) != "253,872 MACs"
+
+
+@pytest.mark.parametrize(
+    ("stored", "new", "same"),
+    [
+        ("full precision: 66 ± 6 %", "full precision: 67 ± 4 %", True),
+        ("loss 0.5, holds", "loss 0.7, fails", True),
+        ("trained on 400 images", "trained on 300 images", False),
+        ("SP 0.5", "KD 0.5", False),
+        (
+            "         Spearman  \\\na 0.9 ± 0.1  \n   Pearson\na 0.5",
+            "     Spearman Pearson\na 1 2",
+            True,
+        ),
+        ("<td>SP</td><td>0.5</td>", "<td>KD</td><td>0.5</td>", False),
+    ],
+)
+def test_in_another_arithmetic_measured_numbers_are_masked_and_words_are_not(
+    module, stored, new, same
+):
+    one, other = (module.comparable(text, False, {}) for text in (stored, new))
+    assert (one == other) is same
+    one, other = (module.comparable(text, True, {}) for text in (stored, new))
+    assert one != other, "here all have to be equal"
