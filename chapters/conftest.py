@@ -130,7 +130,7 @@ def unfolded(outputs: list[dict]) -> list[dict]:
         data = output.get("data", {})
         if "text/html" in data:
             data = {k: v for k, v in data.items() if k != "text/plain"}
-            output = {**output, "data": data}
+            output = type(output)({**output, "data": data})
         found.append(output)
     return found
 

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from nbformat import NotebookNode
 
 SOURCE = Path(__file__).parents[2] / "chapters" / "conftest.py"
 
@@ -75,10 +76,13 @@ def test_in_another_arithmetic_measured_numbers_are_masked_and_words_are_not(
 
 
 def test_a_table_is_compared_by_its_html_and_other_text_as_it_is(module):
-    table = {"output_type": "execute_result", "data": {"text/html": "<p>1", "text/plain": "1"}}
-    plain = {"output_type": "execute_result", "data": {"text/plain": "    Spearman 0.5"}}
-    stream = {"output_type": "stream", "text": "    Spearman 0.5"}
-    assert module.unfolded([table, plain, stream]) == [
+    data = {"text/html": "<p>1", "text/plain": "1"}
+    table = NotebookNode(output_type="execute_result", data=data)
+    plain = NotebookNode(output_type="execute_result", data={"text/plain": "    Spearman 0.5"})
+    stream = NotebookNode(output_type="stream", text="    Spearman 0.5")
+    found = module.unfolded([table, plain, stream])
+    assert [one.output_type for one in found] == [one.output_type for one in (table, plain, stream)]
+    assert found == [
         {"output_type": "execute_result", "data": {"text/html": "<p>1"}},
         plain,
         stream,
