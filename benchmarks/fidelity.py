@@ -58,7 +58,7 @@ def students() -> None:
     def train(*seeds):
         networks = {str(seed): fid.new_network("convnet-8", data, seed) for seed in seeds}
         objectives = dict.fromkeys(networks, fid.Objective())
-        fid.imitate(networks, teacher, data, objectives, settings, seed=0)
+        fid.distill_from_ensemble(networks, teacher, data, objectives, settings, seed=0)
 
     rivals = {
         "together": lambda: train(*range(6)),

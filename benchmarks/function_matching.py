@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from smallnets.data import Dataset
 from smallnets.distill import matching as fm
-from smallnets.training import for_seeds, side_by_side
+from smallnets.training import for_seeds, run_parallel
 
 EPOCHS = 4
 
@@ -88,7 +88,7 @@ def main() -> None:
         torch.set_num_threads(cores)
         plain = max(naive(part, settings) for _ in range(2))
         jobs = for_seeds(cores, dataset=part, settings=settings)
-        runs = side_by_side(ours, jobs, workers=cores)
+        runs = run_parallel(ours, jobs, workers=cores)
         span = max(end for _, end in runs) - min(start for start, _ in runs)
         rate = 60 * EPOCHS * cores / span
         print(

@@ -23,8 +23,8 @@ from smallnets.search.lana import (
     solve_greedy,
     solve_lagrangian,
 )
-from smallnets.search.lana.networks import layered_network, new_network
-from smallnets.search.lana.plan import prepare
+from smallnets.studies.lana.networks import layered_network, new_network
+from smallnets.studies.lana.plan import prepare
 from smallnets.training import seeded
 
 NAMES = ("conv3", "dwsep3", "ir_e1_k3", "bottleneck_r0.25_k3", "lowrank_r0.25_k3", "fused_e1_k3")
@@ -37,11 +37,11 @@ def candidates(images: int = 192) -> None:
     layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
     brief = replace(settings.distilling, epochs=1, warmup_epochs=0.0)
 
-    def train(side_by_side: bool) -> float:
+    def train(run_parallel: bool) -> float:
         with seeded(0):
             pool = build_pool(layered, NAMES)
         began = time.perf_counter()
-        distil_candidates(layered, pool, dataset, brief, seed=0, side_by_side=side_by_side)
+        distil_candidates(layered, pool, dataset, brief, seed=0, run_parallel=run_parallel)
         return time.perf_counter() - began
 
     train(True)

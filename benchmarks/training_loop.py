@@ -19,7 +19,7 @@ from torchvision import transforms
 from smallnets import measure
 from smallnets.data import Augmentation, Dataset, load
 from smallnets.models import named
-from smallnets.training import TrainSettings, fit, for_seeds, seeded, side_by_side
+from smallnets.training import TrainSettings, fit, for_seeds, seeded, run_parallel
 
 SETTINGS = TrainSettings(epochs=2, batch_size=64, augmentation=Augmentation(crop=4), device="cpu")
 
@@ -94,7 +94,7 @@ def main() -> None:
     for name in ("convnet-8", "convnet-32", "resnet-20"):
         torch.set_num_threads(cores)
         plain = [plain_training(name, dataset) for _ in range(2)]
-        runs = side_by_side(
+        runs = run_parallel(
             our_training, for_seeds(cores, name=name, dataset=dataset), workers=cores
         )
         span = max(end for *_, end in runs) - min(start for _, start, _ in runs)

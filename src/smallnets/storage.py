@@ -62,7 +62,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def kept_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
+def cached_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
     """What `make()` returns: read from the file if there is one, else made and written to it.
 
     Args:

@@ -20,7 +20,7 @@ from smallnets.distill.fidelity import divergence, soft_cross_entropy
 from smallnets.distill.similarity import DistillationObjective, similarity_matrix, sp_loss
 from smallnets.measure import macs, parameters
 from smallnets.models import FeatureTap, cifar_resnet, wide_resnet
-from smallnets.training import Observed, TrainSettings, new_optimizer
+from smallnets.training import ModelOutputs, TrainSettings, new_optimizer
 
 END = (("end", "end"),)
 # "Similarity-preserving" losses that are other functions, the first two with matrices scaled by L1.
@@ -135,7 +135,7 @@ def test_pairs_of_layers_are_summed(values, agrees, case, term):
     layers = tuple((name, name) for name in names)
     objective = DistillationObjective(**{"ce": 0, term: 1, f"{term}_layers": layers})
     logits = torch.zeros(len(students[0]), 2)
-    seen = (Observed(logits, dict(zip(names, side, strict=True))) for side in (students, teachers))
+    seen = (ModelOutputs(logits, dict(zip(names, side, strict=True))) for side in (students, teachers))
     total = values[f"{case}_{term}_sum"]
     agrees(lambda: objective(*seen, logits.argmax(1))[0], total, **near(students[0]))
 
@@ -173,7 +173,7 @@ def labels_only(values, case):
     student, teacher = pair(values, case, "z")
     labels = values.tensor(f"{case}_y")
     return student, lambda objective: objective(
-        Observed(student, {}), Observed(teacher, {}), labels
+        ModelOutputs(student, {}), ModelOutputs(teacher, {}), labels
     )[0]
 
 
@@ -209,8 +209,8 @@ def test_whole_objective_and_its_gradients(values, agrees, case):
         objective = DistillationObjective(
             ce=ce, kd=kd, sp=sp, temperature=temperature, sp_layers=END
         )
-        student = Observed(logits, {"end": features})
-        teacher = Observed(their_logits, {"end": their_features})
+        student = ModelOutputs(logits, {"end": features})
+        teacher = ModelOutputs(their_logits, {"end": their_features})
         found, terms = objective(student, teacher, labels)
         assert set(terms) == {
             name for name, weight in {"ce": ce, "kd": kd, "sp": sp}.items() if weight
@@ -254,7 +254,7 @@ def test_optimiser_steps(values, agrees, case):
         for step in range(len(expected)):
             x, y, features, logits = batches[step % len(batches)]
             seen = student[:-1](x)
-            both = Observed(student[-1](seen), {"end": seen}), Observed(logits, {"end": features})
+            both = ModelOutputs(student[-1](seen), {"end": seen}), ModelOutputs(logits, {"end": features})
             total, (_, terms) = objective(*both, y)[0], even(*both, y)
             optimizer.zero_grad()
             total.backward()

@@ -32,7 +32,7 @@ from smallnets.distill.fidelity import (
     mixed_cross_entropy,
     plane_basis,
     real_and_synthetic,
-    refresh_statistics,
+    recalibrate_running,
     soft_cross_entropy,
     tempered,
 )
@@ -353,7 +353,7 @@ def test_refreshed_statistics_and_what_the_network_then_says(values, agrees, cas
 
     def refreshed(share):
         network.load_state_dict(interpolate_state(teacher, random, share))
-        refresh_statistics(network.eval(), batches)
+        recalibrate_running(network.eval(), batches)
         assert not network.training
         return network
 

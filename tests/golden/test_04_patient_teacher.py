@@ -19,10 +19,10 @@ from smallnets.distill.matching import (
     ensemble_distance,
     entropy,
     evaluation_view,
-    inception_boxes,
+    sample_inception_boxes,
     kl_distance,
     logit_distance,
-    mean_prediction,
+    ensemble_log_probs,
     mix,
     resize_area,
 )
@@ -86,7 +86,7 @@ def test_divergence_in_single_precision(values, agrees, group, power):
 
 def to_mean_probability(student, teachers, tau):
     """Divergence from the mean of the teachers' tempered probabilities."""
-    mean = mean_prediction([teacher / tau for teacher in teachers])
+    mean = ensemble_log_probs([teacher / tau for teacher in teachers])
     return kl_distance(student, tau * mean, tau)
 
 
@@ -368,7 +368,7 @@ def distance(boxes, others, name):
 def test_boxes_have_the_published_distribution(values, group):
     published = values[f"{group}/crop_y_x_h_w"]
     count = len(published)
-    ours = inception_boxes(count, *values[f"{group}/HW"].tolist(), generator()).numpy()
+    ours = sample_inception_boxes(count, *values[f"{group}/HW"].tolist(), generator()).numpy()
     for name in statistics(ours):
         limit = 0.05 * max(1, 3000 / count) ** 0.5
         assert distance(published, ours, name) < limit, name
@@ -379,8 +379,8 @@ def test_boxes_have_the_published_distribution(values, group):
 def test_the_boxes_of_torchvisions_rule_are_larger(values, group):
     published, size = values[f"{group}/crop_y_x_h_w"], values[f"{group}/HW"].tolist()
     count = len(published)
-    ours = inception_boxes(count, *size, generator()).numpy()
-    other = inception_boxes(count, *size, generator(), geometry="torchvision").numpy()
+    ours = sample_inception_boxes(count, *size, generator()).numpy()
+    other = sample_inception_boxes(count, *size, generator(), geometry="torchvision").numpy()
     assert distance(published, other, "area") > 0.1
     areas = [np.median(statistics(boxes)["area"]) for boxes in (ours, other)]
     assert areas[1] > 1.25 * areas[0]

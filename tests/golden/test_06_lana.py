@@ -13,7 +13,7 @@ from smallnets.measure import accuracy, negative_log_likelihood
 from smallnets.search.lana import (
     SCORES,
     ImpossibleError,
-    Layered,
+    ReplaceableLayers,
     Pool,
     Programme,
     Shape,
@@ -294,7 +294,7 @@ def toy(values):
         head = nn.Linear(*h.shape[::-1], bias=False, dtype=torch.float64)
         head.weight = nn.Parameter(h)
         network = nn.Sequential(*map(Block, w1, w2), head).eval()
-        layered = Layered(network, tuple(str(i) for i in range(len(w1))), x[:2])
+        layered = ReplaceableLayers(network, tuple(str(i) for i in range(len(w1))), x[:2])
         rows = [
             {"identity": nn.Identity(), "linear": Block(a), "small": Block(v1, v2)}
             for a, v1, v2 in zip(*candidates, strict=True)

@@ -22,7 +22,7 @@ from smallnets.quantize.adaround import (
 )
 from smallnets.quantize.genie.generator import DataGenerator
 from smallnets.quantize.genie.network import BitPolicy, calibrate, quantize
-from smallnets.quantize.genie.quantizers import ActivationQuantizer, Mixer, WeightQuantizer
+from smallnets.quantize.genie.quantizers import ActivationQuantizer, QDrop, WeightQuantizer
 from smallnets.quantize.genie.reconstruct import ReconstructionSettings, learn, reconstruction_loss
 from smallnets.quantize.genie.statistics import BatchNormInputs, bn_statistics, bns_loss
 from smallnets.quantize.genie.swing import SwingConv2d, swing
@@ -211,7 +211,7 @@ def test_learned_steps_without_a_factor(values, agrees, bits, kind, what):
 def test_qdrop(values, agrees, what):
     def mixed():
         x, step = values.leaf("act_signed"), values.leaf("qdrop_scale")
-        mixer = Mixer(0.5, draws=iter([values.tensor("qdrop_uniform")]))
+        mixer = QDrop(0.5, draws=iter([values.tensor("qdrop_uniform")]))
         output = mixer(lsq(x, step, *integer_range(4)), x)
         if what == "out":
             return output
@@ -423,7 +423,7 @@ def block(values):
             [x],
             [xq],
             ReconstructionSettings(iterations=iterations, batch_size=each),
-            mixer=Mixer(0.5, draws=chain.from_iterable(zip(*draws, strict=True))),
+            mixer=QDrop(0.5, draws=chain.from_iterable(zip(*draws, strict=True))),
             rows=rows,
         )
         return quantised, student, history

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smallnets import measure
-from smallnets.training import Batch, Classification, Cohort, fit, seeded
+from smallnets.training import Batch, Classification, JointModels, fit, seeded
 from smallnets.training.checkpoint import describe, weights_digest
 
 
@@ -81,18 +81,18 @@ def test_a_training_that_broke_off_goes_on_bit_for_bit(
     monkeypatch.setattr(Interruptible, "calls", 0)
     monkeypatch.setattr(Interruptible, "breaks_at", 15)  # six steps an epoch: within the third
     with pytest.raises(InterruptionError):
-        fit(new_model(), tiny, settings, seed=3, objective=Interruptible(), keep=tmp_path)
+        fit(new_model(), tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path)
     resumed = new_model()
-    assert fit(resumed, tiny, settings, seed=3, objective=Interruptible(), keep=tmp_path) == history
+    assert fit(resumed, tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path) == history
     assert digest(resumed) == digest(expected)
     assert Interruptible.calls == 15 + 2 * 6  # two epochs were kept, two were left to do
 
 
 def test_nothing_finished_is_trained_again(tiny, settings, new_model, tmp_path):
     first, again = new_model(), new_model()
-    history = fit(first, tiny, settings, seed=0, keep=tmp_path, label="model")
+    history = fit(first, tiny, settings, seed=0, cache_dir=tmp_path, label="model")
     written = next(tmp_path.iterdir()).stat().st_mtime_ns
-    assert fit(again, tiny, settings, seed=0, keep=tmp_path, label="model") == history
+    assert fit(again, tiny, settings, seed=0, cache_dir=tmp_path, label="model") == history
     assert not again.training
     assert digest(first) == digest(again)
     assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
@@ -101,13 +101,13 @@ def test_nothing_finished_is_trained_again(tiny, settings, new_model, tmp_path):
 
 @pytest.mark.parametrize("change", ["seed", "epochs", "data", "start"])
 def test_a_changed_training_is_another_training(tiny, settings, new_model, tmp_path, change):
-    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
     fit(
         new_model(1 if change == "start" else 0),
         tiny.take(80) if change == "data" else tiny,
         replace(settings, epochs=5) if change == "epochs" else settings,
         seed=1 if change == "seed" else 0,
-        keep=tmp_path,
+        cache_dir=tmp_path,
     )
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
@@ -129,22 +129,22 @@ def empty(file):
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short, empty])
 def test_a_damaged_file_is_trained_again_with_a_word(tiny, settings, new_model, tmp_path, damage):
     model, again = new_model(), new_model()
-    history = fit(model, tiny, settings, seed=0, keep=tmp_path)
+    history = fit(model, tiny, settings, seed=0, cache_dir=tmp_path)
     damage(next(tmp_path.glob("*.safetensors")))
     with pytest.warns(UserWarning, match="is damaged .* training again"):
-        assert fit(again, tiny, settings, seed=0, keep=tmp_path) == history
+        assert fit(again, tiny, settings, seed=0, cache_dir=tmp_path) == history
     assert digest(again) == digest(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+        fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
 
 
 def test_a_training_of_other_code_is_another_training(
     tiny, settings, new_model, tmp_path, monkeypatch
 ):
-    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
     monkeypatch.setattr("smallnets.training.loop.code_digest", lambda objective: "newer")
-    fit(new_model(), tiny, settings, seed=0, keep=tmp_path)
+    fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
@@ -164,7 +164,7 @@ def test_what_an_objective_closes_over_decides_a_training(
     tiny, settings, new_model, tmp_path, make
 ):
     one, other = (
-        fit(new_model(), tiny, settings, seed=0, objective=make(weight), keep=tmp_path)
+        fit(new_model(), tiny, settings, seed=0, objective=make(weight), cache_dir=tmp_path)
         for weight in (1, 100)
     )
     assert other[0]["loss"] > 10 * one[0]["loss"]
@@ -192,7 +192,7 @@ def test_attributes_of_a_network_decide_a_training(tiny, settings, tmp_path, kin
     for scale in (1.0, 0.0):
         with seeded(0):
             network = Scaled(kind(scale))
-        histories.append(fit(network, tiny, settings, seed=0, keep=tmp_path))
+        histories.append(fit(network, tiny, settings, seed=0, cache_dir=tmp_path))
     assert histories[0] != histories[1]
 
 
@@ -209,7 +209,7 @@ SCRIPT = """
     with seeded(0):
         model = convnet(4, 10, in_channels=1)
     settings = TrainSettings(epochs=30, batch_size=32, augmentation=Augmentation(2), device="cpu")
-    history = fit(model, load("digits").take(640, 100), settings, seed=0, keep=Path(sys.argv[1]))
+    history = fit(model, load("digits").take(640, 100), settings, seed=0, cache_dir=Path(sys.argv[1]))
     print(weights_digest(model.state_dict()), history[-1])
 """
 
@@ -266,7 +266,7 @@ def test_members_of_a_cohort_train_as_they_would_alone(tiny, settings, new_model
     together = [new_model(seed) for seed in (0, 1)]
     for model in alone:
         fit(model, tiny, settings, seed=7)
-    cohort = Cohort({"first": together[0], "second": together[1]})
+    cohort = JointModels({"first": together[0], "second": together[1]})
     fit(cohort, tiny, settings, seed=7, objective=CohortClassification())
     assert [digest(model) for model in alone] == [digest(model) for model in together]
 

@@ -35,21 +35,21 @@ def test_as_many_as_fit_and_at_least_one(monkeypatch, runs):
 def test_the_process_that_workers_start_from_ends_when_idle_and_comes_back():
     script = """
 import os, time
-from smallnets.training import side_by_side, workers
+from smallnets.training import run_parallel, workers
 from smallnets.training.memory import fork_server
 def server_of(job):
     return os.getppid()
 workers.IDLE = 0.2
 found = [fork_server()]
 for _ in range(2):
-    (one, other) = side_by_side(server_of, [{"job": 1}, {"job": 2}], workers=2)
+    (one, other) = run_parallel(server_of, [{"job": 1}, {"job": 2}], workers=2)
     assert one == other
     found.append(one)
     while fork_server():
         time.sleep(0.1)
 workers.IDLE = 60
 for _ in range(2):
-    found.append(side_by_side(server_of, [{"job": 1}, {"job": 2}], workers=2)[0])
+    found.append(run_parallel(server_of, [{"job": 1}, {"job": 2}], workers=2)[0])
 print(found[0], len(set(found[1:4])), found[3] == found[4] == fork_server().pid)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

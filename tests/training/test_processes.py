@@ -32,7 +32,7 @@ SCRIPT = """
         settings = TrainSettings(epochs=int(epochs), batch_size=32, lr=float(lr), device="cpu",
                                  augmentation=Augmentation(crop=crop), precision="32-true")
         data = load("digits").take(320, 100)
-        fit(model, data, settings, seed=0, fabric=fabric, keep=folder / how)
+        fit(model, data, settings, seed=0, fabric=fabric, cache_dir=folder / how)
         return model
 
     if how == "interrupted":

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from smallnets.training import for_seeds, seeded, side_by_side, with_seeds
+from smallnets.training import for_seeds, seeded, run_parallel, with_seeds
 from smallnets.training.workers import threads
 
 
@@ -30,9 +30,9 @@ def test_results_come_in_the_order_of_the_jobs_each_from_one_thread():
         return number * scale, torch.get_num_threads()
 
     jobs = [{"number": number, "scale": 10} for number in range(5)]
-    assert side_by_side(describe_job, jobs, workers=2) == [(10 * n, 1) for n in range(5)]
-    assert side_by_side(describe_job, jobs[:1], workers=1) == [(0, 1)]
-    assert side_by_side(describe_job, []) == []
+    assert run_parallel(describe_job, jobs, workers=2) == [(10 * n, 1) for n in range(5)]
+    assert run_parallel(describe_job, jobs[:1], workers=1) == [(0, 1)]
+    assert run_parallel(describe_job, []) == []
 
 
 def test_threads_are_given_back():
@@ -47,7 +47,7 @@ def test_an_error_in_a_job_reaches_the_caller():
         raise ValueError(f"seed {seed} is unlucky")
 
     with pytest.raises(ValueError, match="seed 0 is unlucky"):
-        side_by_side(fail, for_seeds(1), workers=2)
+        run_parallel(fail, for_seeds(1), workers=2)
 
 
 def test_an_error_ends_the_other_jobs():
@@ -58,7 +58,7 @@ def test_an_error_ends_the_other_jobs():
 
     start = time.monotonic()
     with pytest.raises(ValueError, match="seed 1 is unlucky"):
-        side_by_side(fail_or_wait, for_seeds(2), workers=2)
+        run_parallel(fail_or_wait, for_seeds(2), workers=2)
     assert time.monotonic() - start < 150
     assert not multiprocessing.active_children()
 
@@ -68,8 +68,8 @@ def test_a_worker_that_is_killed_is_said_in_a_line():
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(RuntimeError, match="one of 2 worker processes was ended from outside"):
-        side_by_side(killed, for_seeds(2), workers=2)
-    assert side_by_side(dict, for_seeds(2), workers=2) == for_seeds(2), "the next have others"
+        run_parallel(killed, for_seeds(2), workers=2)
+    assert run_parallel(dict, for_seeds(2), workers=2) == for_seeds(2), "the next have others"
 
 
 def test_workers_start_with_what_is_imported_and_see_no_main_module(tmp_path):
@@ -79,18 +79,18 @@ def test_workers_start_with_what_is_imported_and_see_no_main_module(tmp_path):
 import os
 import sys
 import torch
-from smallnets.training import side_by_side
+from smallnets.training import run_parallel
 
 class Answer:
     def __init__(self, job): self.job = job
 
 def describe(job):
     torch.ones(2, requires_grad=True).sum().backward()
-    inner = side_by_side(lambda number: os.getpid(), [{"number": 1}, {"number": 2}])
+    inner = run_parallel(lambda number: os.getpid(), [{"number": 1}, {"number": 2}])
     loaded = "lightning_fabric" in sys.modules
     return Answer((job, inner == [os.getpid()] * 2, loaded, os.environ["OPENBLAS_NUM_THREADS"]))
 
-print([answer.job for answer in side_by_side(describe, [{"job": 1}, {"job": 2}], workers=2)])
+print([answer.job for answer in run_parallel(describe, [{"job": 1}, {"job": 2}], workers=2)])
 print(os.environ.get("OPENBLAS_NUM_THREADS"), len(sys.modules["__main__"].__file__) > 0)
 """
     )
@@ -107,17 +107,17 @@ print(os.environ.get("OPENBLAS_NUM_THREADS"), len(sys.modules["__main__"].__file
 
 def test_workers_start_afresh_where_nothing_can_be_forked(monkeypatch):
     monkeypatch.setattr("smallnets.training.workers.sys.platform", "darwin")
-    assert side_by_side(lambda seed: seed + 1, for_seeds(2), workers=2) == [1, 2]
+    assert run_parallel(lambda seed: seed + 1, for_seeds(2), workers=2) == [1, 2]
 
 
 def test_workers_end_with_the_process_that_wants_their_results():
     script = """
 import os, time
-from smallnets.training import for_seeds, side_by_side
+from smallnets.training import for_seeds, run_parallel
 def wait(seed):
     print(os.getpid(), flush=True)
     time.sleep(300)
-side_by_side(wait, for_seeds(2), workers=2)
+run_parallel(wait, for_seeds(2), workers=2)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]

@@ -90,15 +90,15 @@ def test_another_length_keeps_the_shape(epochs, warmup):
     settings = TrainSettings(
         epochs=30, warmup_epochs=warmup, schedule="step", milestones=(10, 20), final_lr=0
     )
-    changed = settings.lasting(epochs)
+    changed = settings.with_epochs(epochs)
     assert changed.epochs == epochs
     for share in (0.1, 0.5):
         same = [learning_rate(one, share * one.warmup_epochs) for one in (settings, changed)]
         assert same[0] == pytest.approx(same[1])
     assert changed.milestones == (round(epochs / 3), round(2 * epochs / 3))
-    assert changed.lasting(30).warmup_epochs == pytest.approx(warmup)
+    assert changed.with_epochs(30).warmup_epochs == pytest.approx(warmup)
 
 
 def test_another_length_is_a_length():
     with pytest.raises(ValueError, match="epochs must be at least 1; got 0"):
-        TrainSettings().lasting(0)
+        TrainSettings().with_epochs(0)

@@ -12,12 +12,15 @@ from smallnets.data.dataset import Dataset
 from smallnets.data.files import npz_dataset
 from smallnets.data.groups import FINE_GROUPS, fine_groups
 from smallnets.data.load import load, names
+from smallnets.data.mixing import beta_share, blend
 from smallnets.data.photographs import photograph, photograph_names
 
 __all__ = [
-    "FINE_GROUPS",
     "Augmentation",
     "Dataset",
+    "FINE_GROUPS",
+    "beta_share",
+    "blend",
     "cutmix",
     "cutout",
     "fine_groups",

@@ -7,12 +7,12 @@ on the device of the images.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smallnets.checks import above, one_of, whole
+from smallnets.checks import one_of, whole
+from smallnets.data.mixing import beta_share, blend
 
 MODES = ("reflect", "constant")
 
@@ -82,8 +82,7 @@ def mixup(
         Blended images and targets.
     """
     share, partner = _pairs(x, targets, generator, alpha)
-    mixed = torch.lerp(x[partner], x, share.to(x.dtype).view(-1, 1, 1, 1))
-    return mixed, torch.lerp(targets[partner], targets, share.to(targets.dtype).view(-1, 1))
+    return blend(x, x[partner], share), blend(targets, targets[partner], share)
 
 
 def cutmix(
@@ -105,8 +104,8 @@ def cutmix(
     top = _whole_numbers((n, 1), 0, height, x, generator) - tall // 2
     left = _whole_numbers((n, 1), 0, width, x, generator) - wide // 2
     inside = _boxes(x, top, top + tall, left, left + wide)
-    kept = 1 - inside.to(targets.dtype).mean((1, 2, 3)).view(n, 1)
-    return torch.where(inside, x[partner], x), torch.lerp(targets[partner], targets, kept)
+    kept = 1 - inside.to(targets.dtype).mean((1, 2, 3))
+    return torch.where(inside, x[partner], x), blend(targets, targets[partner], kept)
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,6 @@ def _pairs(
     x: Tensor, targets: Tensor, generator: torch.Generator, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """Own share lambda (n,), float32 in [0, 1], and partner (n,) of each image of a batch."""
-    above("alpha", alpha, 0)
     n = len(x)
     if targets.ndim != 2 or len(targets) != n or not targets.is_floating_point():
         raise ValueError(
@@ -163,7 +161,4 @@ def _pairs(
             f"got {targets.dtype} {tuple(targets.shape)}"
         )
     partner = torch.randperm(n, generator=generator, device=x.device)
-    # torch's Beta takes no generator; NumPy's does, and gets its seed from ours.
-    seed = torch.randint(2**62, (), generator=generator, device=x.device)
-    share = np.random.default_rng(int(seed)).beta(alpha, alpha, n).astype(np.float32)
-    return torch.from_numpy(share).to(x.device), partner
+    return beta_share(alpha, (n,), generator), partner

@@ -21,7 +21,7 @@ from smallnets.deploy import onnx_runtime
 from smallnets.measure import Latency
 from smallnets.quantize.genie.network import BitPolicy, QuantizedNetwork
 from smallnets.quantize.genie.quantizers import ActivationQuantizer, QuantizedLayer
-from smallnets.quantize.genie.swing import replace_module
+from smallnets.surgery import replace_module
 
 POLICY = BitPolicy(first=8, second_input=8, last=8, images=8, additions=8)
 """Widths with which nearly all of a network runs in integers: images and additions, too."""

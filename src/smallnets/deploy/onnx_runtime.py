@@ -1,9 +1,8 @@
 """Export to ONNX, inference in ONNX Runtime on the CPU, and how long it takes."""
 
 import io
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from smallnets import measure
 from smallnets.checks import whole
 from smallnets.measure import Latency, evaluating
 from smallnets.measure.evaluation import example_input
@@ -113,21 +113,17 @@ def latencies(
     Raises:
         ValueError: a number below 1, or no session.
     """
-    for name, number in (("batch", batch), ("warm_up", warm_up), ("rounds", rounds)):
-        whole(name, number, 1)
-    if not sessions:
-        raise ValueError("sessions must hold at least one network; got none")
+    whole("batch", batch, 1)
     example = np.zeros((batch, *input_shape), dtype=np.float32)
-    seconds: dict[str, list[float]] = {name: [] for name in sessions}
-    for turn in range(warm_up + rounds):
-        for name, session in sessions.items():
-            began = time.perf_counter()
-            session.run(None, {session.get_inputs()[0].name: example})
-            if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
-    threads = {s.get_session_options().intra_op_num_threads for s in sessions.values()}
-    found = {}
-    for name, values in seconds.items():
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
-        found[name] = Latency(median, low, high, rounds, max(threads), warm_up, batch)
-    return found
+
+    def call(session: onnxruntime.InferenceSession) -> Callable[[], object]:
+        feed = {session.get_inputs()[0].name: example}
+        return lambda: session.run(None, feed)
+
+    calls = {name: call(session) for name, session in sessions.items()}
+    timed = measure.interleaved(calls, rounds=rounds, warm_up=warm_up)
+    threads = max(s.get_session_options().intra_op_num_threads for s in sessions.values())
+    return {
+        name: Latency(median / 1000, low / 1000, high / 1000, rounds, threads, warm_up, batch)
+        for name, (low, median, high) in timed.items()
+    }

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.losses import kl_divergence, to_float32
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
@@ -36,9 +37,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
     for logits in (student_logits, teacher_logits):
         if not logits.is_floating_point():
             raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")
-    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(wide(teacher_logits.detach()) / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * kl_divergence(student_logits, teacher_logits.detach(), temperature)
 
 
 def attention_map(features: Tensor, p: float = 2.0) -> Tensor:
@@ -63,7 +62,7 @@ def attention_map(features: Tensor, p: float = 2.0) -> Tensor:
             "attention maps need floating-point (batch, channels, height, width), not empty; "
             f"got {features.dtype} {tuple(features.shape)}"
         )
-    activations = wide(features)
+    activations = to_float32(features)
     # The sum of squares in one pass over the features; a factor is lost in the scaling anyway.
     energy = (
         torch.linalg.vector_norm(activations, dim=1).square()
@@ -104,7 +103,7 @@ def common_size(student: Tensor, teacher: Tensor) -> tuple[int, int] | None:
 
 def pooled(features: Tensor, size: tuple[int, int] | None) -> Tensor:
     """Features (batch, channels, height, width), average-pooled to a size unless it is None."""
-    return features if size is None else F.adaptive_avg_pool2d(wide(features), size)
+    return features if size is None else F.adaptive_avg_pool2d(to_float32(features), size)
 
 
 def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -119,8 +118,3 @@ def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
             f"got {len(student)} and {len(teacher)} images"
         )
     return (student - teacher).square().mean()
-
-
-def wide(x: Tensor) -> Tensor:
-    """At least float32: sums of squares overflow or lose their differences in half precision."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -1,22 +1,28 @@
 """How good a network is, how big it is, and how long it takes."""
 
+from smallnets.measure.alignment import cka
+from smallnets.measure.calibration import CalibrationBins, calibration_bins, calibration_error
 from smallnets.measure.evaluation import evaluating, predict
-from smallnets.measure.latency import Latency, latency
+from smallnets.measure.latency import Latency, Timing, interleaved, latency
 from smallnets.measure.quality import (
     accuracy,
     agreement,
-    calibration_error,
     negative_log_likelihood,
     predictive_kl,
 )
 from smallnets.measure.size import macs, parameters, weight_bytes
 
 __all__ = [
+    "CalibrationBins",
     "Latency",
+    "Timing",
     "accuracy",
     "agreement",
+    "calibration_bins",
     "calibration_error",
+    "cka",
     "evaluating",
+    "interleaved",
     "latency",
     "macs",
     "negative_log_likelihood",

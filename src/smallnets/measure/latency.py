@@ -1,14 +1,17 @@
 """How long a forward pass takes on this machine."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
-from smallnets.checks import above, whole
+from smallnets.checks import above, at_least, whole
 from smallnets.measure.evaluation import evaluating, example_input
 
 
@@ -82,3 +85,55 @@ def latency(
     ).tolist()
     runs = result.number_per_run * len(result.times)
     return Latency(median, low, high, runs, threads, warm_up, batch)
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one call: quartiles over the rounds."""
+
+    low: float
+    median: float
+    high: float
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 15,
+    block: float = 0.0,
+    warm_up: int = 2,
+) -> dict[str, Timing]:
+    """Time several things in turns, round after round, so that a busy moment slows all alike.
+
+    Args:
+        calls: name -> what is timed. It ends when its result is there: on a GPU it waits for it.
+        rounds: blocks of each; the quartiles are those of the blocks' means.
+        block: milliseconds that a block lasts at least; 0 is one call.
+        warm_up: untimed calls of each; the first ones allocate.
+
+    Raises:
+        ValueError: a number is out of range, or there is nothing to time.
+    """
+    whole("rounds", rounds, 1)
+    at_least("block", block, 0)
+    whole("warm_up", warm_up, 1)
+    whole("number of things to time", len(calls), 1)
+    runs = {}
+    for name, call in calls.items():
+        _milliseconds(call, warm_up)
+        once = min(_milliseconds(call, 1) for _ in range(3)) if block else 1.0
+        runs[name] = max(1, round(block / max(once, 1e-4)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(_milliseconds(call, runs[name]))
+    return {
+        name: Timing(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
+        for name, values in times.items()
+    }
+
+
+def _milliseconds(call: Callable[[], object], runs: int) -> float:
+    began = time.perf_counter()
+    for _ in range(runs):
+        call()
+    return 1000 * (time.perf_counter() - began) / runs

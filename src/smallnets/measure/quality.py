@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smallnets.checks import whole
+from smallnets.losses import kl_divergence
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -52,9 +52,7 @@ def predictive_kl(teacher_logits: Tensor, student_logits: Tensor) -> float:
         ValueError: if shapes differ or there are no examples.
     """
     _check_pair("teacher_logits", teacher_logits, "student_logits", student_logits)
-    teacher = F.log_softmax(teacher_logits.double(), 1)
-    student = F.log_softmax(student_logits.double(), 1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True).item()
+    return kl_divergence(student_logits.double(), teacher_logits.double()).item()
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
@@ -70,33 +68,6 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
     """
     _check_labels(logits, labels)
     return F.cross_entropy(logits.double(), labels.long()).item()
-
-
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al., ICML 2017, equation 3), 0 to 1.
-
-    Examples are sorted by confidence, the largest softmax probability, into `bins` equal intervals
-    closed on the right; the error is the mean over examples of `|accuracy - mean confidence|` of
-    their bin.
-
-    Args:
-        logits: (n, classes), at least two classes.
-        labels: (n,) whole numbers.
-        bins: number of bins.
-
-    Raises:
-        ValueError: if shapes do not match, there are no examples or fewer than two classes, a label
-            is outside the classes, or `bins` is below 1.
-    """
-    _check_labels(logits, labels)
-    whole("number of classes", logits.shape[1], 2)
-    edges = torch.linspace(0, 1, whole("bins", bins, 1) + 1, dtype=torch.float64)[1:-1]
-    confidence, predicted = logits.double().softmax(1).max(1)
-    bin_index = torch.bucketize(confidence, edges.to(logits.device))  # (n,)
-    excess = (predicted == labels).double() - confidence
-    # A bin's share of the examples times its |mean excess| is its |summed excess| over n.
-    summed = excess.new_zeros(bins).index_add(0, bin_index, excess)  # (bins,)
-    return (summed.abs().sum() / len(logits)).item()
 
 
 def _check_pair(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:

@@ -12,7 +12,7 @@ from smallnets.models.features import FeatureTap
 from smallnets.models.layout import memory_format, sound
 from smallnets.models.lenet import lenet5
 from smallnets.models.mobile import mobile, mobilenet_v2, mobilenet_v3
-from smallnets.models.named import named
+from smallnets.models.named import NAMES, is_named, named
 from smallnets.models.preact_resnet import preact_resnet
 from smallnets.models.row_reader import RowReader
 from smallnets.models.staged import StagedNetwork
@@ -21,11 +21,13 @@ from smallnets.models.wide_resnet import wide_resnet
 
 __all__ = [
     "FeatureTap",
+    "NAMES",
     "RowReader",
     "StagedNetwork",
     "bit_resnet",
     "cifar_resnet",
     "convnet",
+    "is_named",
     "lenet5",
     "load_published",
     "memory_format",

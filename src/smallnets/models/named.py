@@ -14,13 +14,18 @@ from smallnets.models.vgg import vgg16
 from smallnets.models.wide_resnet import wide_resnet
 
 NAMES = (
-    "convnet-WIDTH, mobile-WIDTH, resnet-DEPTH, preresnet-DEPTH, wrn-DEPTH-WIDTH, bit-DEPTH-WIDTH, "
-    "lenet-5, vgg-16, mobilenet-2 or mobilenet-3"
+    "convnet-WIDTH, mobile-WIDTH, resnet-DEPTH, resnet-DEPTH-WIDTH, preresnet-DEPTH, "
+    "wrn-DEPTH-WIDTH, bit-DEPTH-WIDTH, lenet-5, vgg-16, mobilenet-2, mobilenet-3"
 )
 PATTERN = (
-    r"(convnet|mobile|resnet|preresnet)-(\d+)|(wrn|bit)-(\d+)-(\d+)"
+    r"(convnet|mobile|resnet|preresnet)-(\d+)|(resnet|wrn|bit)-(\d+)-(\d+)"
     r"|lenet-5|vgg-16|mobilenet-2|mobilenet-3"
 )
+
+
+def is_named(name: str) -> bool:
+    """Whether `named` builds a network of that name."""
+    return re.fullmatch(PATTERN, name) is not None
 
 
 def named(
@@ -30,8 +35,8 @@ def named(
 
     Args:
         name: "convnet-WIDTH" (three stages, a first convolution of stride 2), "mobile-WIDTH"
-            (inverted residuals), "resnet-DEPTH" (CIFAR ResNet), "preresnet-DEPTH" (pre-activation
-            ResNet), "wrn-DEPTH-WIDTH" (Wide ResNet), "bit-DEPTH-WIDTH" (BiT ResNet), "lenet-5",
+            (inverted residuals), "resnet-DEPTH" (CIFAR ResNet of 16 channels) or "resnet-DEPTH-WIDTH"
+            (of others), "preresnet-DEPTH" (pre-activation ResNet), "wrn-DEPTH-WIDTH" (Wide ResNet), "bit-DEPTH-WIDTH" (BiT ResNet), "lenet-5",
             "vgg-16", "mobilenet-2" or "mobilenet-3" (the latter with GroupNorm, as in function
             matching).
         num_classes: length of the logits.
@@ -44,7 +49,7 @@ def named(
     """
     match = re.fullmatch(PATTERN, name)
     if not match:
-        raise ValueError(f"network must be {NAMES}; got {name!r}")
+        raise ValueError(f"network must be one of {NAMES}; got {name!r}")
     family = match[1] or match[3] or name
     depth, width = int(match[2] or match[4] or 0), int(match[5] or 0)
     if norm != "batch" and family not in ("convnet", "preresnet"):
@@ -52,7 +57,7 @@ def named(
     builders: dict[str, Callable[[], StagedNetwork]] = {
         "convnet": lambda: convnet(depth, num_classes, in_channels, norm=norm, stem_stride=2),
         "mobile": lambda: mobile(depth, num_classes, in_channels),
-        "resnet": lambda: cifar_resnet(depth, num_classes, in_channels),
+        "resnet": lambda: cifar_resnet(depth, num_classes, in_channels, width=width or 16),
         "preresnet": lambda: preact_resnet(depth, num_classes, in_channels, norm=norm),
         "wrn": lambda: wide_resnet(depth, width, num_classes, in_channels),
         "bit": lambda: bit_resnet(depth, num_classes, in_channels, width=width),

@@ -1,10 +1,10 @@
 """Training: one plain loop, its settings, checkpoints that resume exactly, seeds side by side."""
 
-from smallnets.training.cohort import Cohort, Observed, observe
+from smallnets.training.cohort import JointModels, ModelOutputs, observe
 from smallnets.training.fitting import check_apart, check_network
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.optimizers import Shampoo, new_optimizer
-from smallnets.training.seeds import for_seeds, seeded, side_by_side, with_seeds
+from smallnets.training.seeds import for_seeds, run_parallel, seeded
 from smallnets.training.settings import (
     DEVICES,
     OPTIMIZERS,
@@ -14,13 +14,13 @@ from smallnets.training.settings import (
 )
 
 __all__ = [
-    "DEVICES",
-    "OPTIMIZERS",
-    "PRECISIONS",
     "Batch",
     "Classification",
-    "Cohort",
-    "Observed",
+    "DEVICES",
+    "JointModels",
+    "ModelOutputs",
+    "OPTIMIZERS",
+    "PRECISIONS",
     "Shampoo",
     "TrainSettings",
     "check_apart",
@@ -30,7 +30,6 @@ __all__ = [
     "learning_rate",
     "new_optimizer",
     "observe",
+    "run_parallel",
     "seeded",
-    "side_by_side",
-    "with_seeds",
 ]

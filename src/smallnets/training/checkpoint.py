@@ -108,7 +108,7 @@ def code_digest(objective: Any) -> str:
     )
 
 
-def kept_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:
+def cache_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:
     """The file in which that is kept which `content` decides."""
     key = content_key(**{name: describe(value) for name, value in content.items()})
     return folder / f"{label}-{key}{suffix}"

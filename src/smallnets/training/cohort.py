@@ -14,27 +14,27 @@ from torch import Tensor, nn
 from smallnets.models import FeatureTap
 
 
-class Observed(NamedTuple):
+class ModelOutputs(NamedTuple):
     """What a network said, and what it looked like inside."""
 
     logits: Tensor  # (batch, classes)
     features: dict[str, Tensor]  # layer name -> that layer's output
 
 
-def observe(model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> Observed:
+def observe(model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> ModelOutputs:
     """One forward pass that also returns the outputs of the named layers.
 
     Raises:
         ValueError: the model has no layer of a given name; the message lists those it has.
     """
     if not layers:
-        return Observed(model(images), {})
+        return ModelOutputs(model(images), {})
     with FeatureTap(model, layers) as tap:
         logits = model(images)
-        return Observed(logits, tap.features)
+        return ModelOutputs(logits, tap.features)
 
 
-class Cohort(nn.Module):
+class JointModels(nn.Module):
     """Named models that are trained together.
 
     Args:
@@ -52,7 +52,7 @@ class Cohort(nn.Module):
         self.members = nn.ModuleList(members.values())
         self.layers = [tuple((layers or {}).get(name, ())) for name in members]
 
-    def forward(self, images: Tensor) -> dict[str, Observed]:
+    def forward(self, images: Tensor) -> dict[str, ModelOutputs]:
         """Observations of every member on the same images (batch, channels, height, width)."""
         parts = zip(self.names, self.members, self.layers, strict=True)
         return {name: observe(model, images, layers) for name, model, layers in parts}

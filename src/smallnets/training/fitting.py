@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import measure
-from smallnets.training.cohort import Observed, observe
+from smallnets.training.cohort import ModelOutputs, observe
 
 
 def check_network(
     role: str, network: nn.Module, images: Tensor, classes: int, layers: Sequence[str] = ()
-) -> Observed:
+) -> ModelOutputs:
     """Push a few images through a network in evaluation mode, and return what it said.
 
     Args:

@@ -22,8 +22,8 @@ from smallnets.models import memory_format
 from smallnets.training.checkpoint import (
     History,
     Running,
+    cache_path,
     code_digest,
-    kept_path,
     load_finished,
     save_finished,
 )
@@ -71,7 +71,7 @@ def fit(
     *,
     seed: int,
     objective: Objective = Classification(),
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
     label: str = "training",
     fabric: "lightning_fabric.Fabric | None" = None,
 ) -> History:
@@ -83,7 +83,7 @@ def fit(
         settings: how to train.
         seed: of the order of images and of their augmentation (the start is the model as given).
         objective: (model, batch) -> terms, with "loss" among them.
-        keep: folder in which the finished training is kept and, while it runs, a checkpoint of
+        cache_dir: folder in which the finished training is kept and, while it runs, a checkpoint of
             every epoch. The same training is never done twice, and one that was killed goes on
             where it was, bit for bit.
         label: start of the kept file's name, and of the progress bar.
@@ -102,9 +102,9 @@ def fit(
         )
     path = (
         None
-        if keep is None
-        else kept_path(
-            keep,
+        if cache_dir is None
+        else cache_path(
+            cache_dir,
             label,
             model=model,
             data=dataset.key,

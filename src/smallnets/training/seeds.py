@@ -6,7 +6,6 @@ one thread gives the same bits however many run beside it.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from multiprocessing import parent_process
 from typing import Any, TypeVar
 
@@ -14,12 +13,10 @@ import torch
 from joblib import cpu_count
 from tqdm import tqdm
 
-from smallnets import checks
 from smallnets.training.memory import give_back, workers_that_fit
 from smallnets.training.workers import in_one_thread, in_workers
 
 Result = TypeVar("Result")
-Settings = TypeVar("Settings")
 
 
 @contextmanager
@@ -30,7 +27,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def side_by_side(
+def run_parallel(
     function: Callable[..., Result],
     jobs: Sequence[dict[str, Any]],
     *,
@@ -65,20 +62,5 @@ def side_by_side(
 
 
 def for_seeds(count: int, **common: Any) -> list[dict[str, Any]]:
-    """Jobs for `side_by_side`: the `common` arguments, once for each of `count` seeds."""
+    """Jobs for `run_parallel`: the `common` arguments, once for each of `count` seeds."""
     return [{**common, "seed": seed} for seed in range(count)]
-
-
-def with_seeds(settings: Settings, seeds: int | None) -> Settings:
-    """Settings (a dataclass) with `seeds` repetitions, and no more in their other fields named
-    "..._seeds". None changes nothing.
-
-    Raises:
-        ValueError: fewer than one.
-    """
-    if seeds is None:
-        return settings
-    checks.whole("seeds", seeds, 1)
-    others = [field.name for field in fields(settings) if field.name.endswith("_seeds")]  # type: ignore[arg-type]
-    fewer = {name: min(seeds, getattr(settings, name)) for name in others}
-    return replace(settings, seeds=seeds, **fewer)  # type: ignore[type-var]

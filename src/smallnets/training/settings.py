@@ -111,7 +111,7 @@ class TrainSettings:
             return self.precision
         return "bf16-mixed" if has_fast_bfloat16(self.accelerator) else "32-true"
 
-    def lasting(self, epochs: int) -> "TrainSettings":
+    def with_epochs(self, epochs: int) -> "TrainSettings":
         """A training of another length and the same shape: warm-up and milestones keep their share.
 
         Raises:

@@ -13,7 +13,7 @@ from smallnets.distill.fidelity import (
     Policy,
     Reduced,
     ensemble_log_probs,
-    imitate,
+    distill_from_ensemble,
     member_divergence,
     new_network,
     soft_cross_entropy,
@@ -65,10 +65,10 @@ def test_students_of_a_cohort_learn_as_they_would_alone_and_the_teacher_stays(di
     before = weights_digest(teacher.state_dict())
     objectives = {"one": Objective(members=1), "both": Objective(temperature=4.0)}
     together = {name: new_network("convnet-4", digits, 0) for name in objectives}
-    log = imitate(together, teacher, digits, objectives, quick.training, seed=0)
+    log = distill_from_ensemble(together, teacher, digits, objectives, quick.training, seed=0)
     assert set(log[0]) == {"loss", "one", "both"}
     alone = {"both": new_network("convnet-4", digits, 0)}
-    imitate(alone, teacher, digits, {"both": objectives["both"]}, quick.training, seed=0)
+    distill_from_ensemble(alone, teacher, digits, {"both": objectives["both"]}, quick.training, seed=0)
     assert weights_digest(alone["both"].state_dict()) == weights_digest(
         together["both"].state_dict()
     )
@@ -88,7 +88,7 @@ def test_imitation_brings_the_student_to_its_teacher(digits, quick):
         )
 
     start = gap()
-    imitate({"s": student}, Ensemble([teacher]), digits, {"s": Objective()}, training, seed=0)
+    distill_from_ensemble({"s": student}, Ensemble([teacher]), digits, {"s": Objective()}, training, seed=0)
     assert gap() < 0.5 * start
 
 
@@ -101,7 +101,7 @@ def test_labels_of_extra_images_are_not_learnt(digits, quick):
     for _ in range(2):
         student = {"s": new_network("convnet-4", digits, 0)}
         objectives = {"s": Objective(alpha=0.3)}
-        imitate(student, teacher, digits, objectives, training, seed=0)
+        distill_from_ensemble(student, teacher, digits, objectives, training, seed=0)
         found.append(weights_digest(student["s"].state_dict()))
     assert found[0] == found[1]
 
@@ -115,7 +115,7 @@ def test_other_extra_images_are_another_training(digits, quick, tmp_path):
     for value in (0, 200, 0):
         training = replace(quick.training, augmentation=other_extras(digits, value), epochs=1)
         student = {"s": new_network("convnet-4", digits, 0)}
-        imitate(student, teacher, digits, {"s": Objective()}, training, seed=0, keep=tmp_path)
+        distill_from_ensemble(student, teacher, digits, {"s": Objective()}, training, seed=0, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("imitation-*.safetensors"))) == 2
 
 
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused_before_training(digits, quick):
         ),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            imitate(students, teacher, data, objectives, training, seed=0)
+            distill_from_ensemble(students, teacher, data, objectives, training, seed=0)
     with pytest.raises(ValueError, match="number of members must be at least 1; got 0"):
         Ensemble([])
     with pytest.raises(ValueError, match=r"members must have the same classes; got \[10, 5\]"):

@@ -12,7 +12,7 @@ from smallnets.distill.matching import (
     entropy,
     kl_distance,
     logit_distance,
-    mean_prediction,
+    ensemble_log_probs,
 )
 
 
@@ -56,7 +56,7 @@ def test_the_sum_over_identical_teachers():
     student, teacher = doubles(0, 5, 7), doubles(1, 5, 7)
     three = ensemble_distance(student, [teacher] * 3)
     torch.testing.assert_close(three, 3 * kl_distance(student, teacher))
-    same = mean_prediction([teacher] * 3)
+    same = ensemble_log_probs([teacher] * 3)
     torch.testing.assert_close(same, teacher.log_softmax(1))
 
 
@@ -90,7 +90,7 @@ def test_mean_is_that_of_the_whole_set_measure():
         (lambda z: logit_distance(z, z, "cosine"), "kind must be one of kl, .*; got 'cosine'"),
         (lambda z: logit_distance(z, z, "hard", smoothing=2), "smoothing must be between 0 and 1"),
         (lambda z: ensemble_distance(z, []), "number of teachers must be at least 1; got 0"),
-        (lambda z: mean_prediction([]), "number of teachers must be at least 1; got 0"),
+        (lambda z: ensemble_log_probs([]), "number of teachers must be at least 1; got 0"),
         (lambda z: agreement(z, z, 4), "k must be between 1 and 3; got 4"),
     ],
 )

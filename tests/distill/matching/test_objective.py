@@ -10,10 +10,10 @@ from smallnets.distill.classic import kd_loss
 from smallnets.distill.matching import (
     VIEWS,
     FunctionMatching,
-    KeptAnswers,
+    PrecomputedLogits,
     Matching,
     ensemble,
-    kept_answers,
+    precomputed_logits,
     label_loss,
     match,
     mix,
@@ -150,7 +150,7 @@ def test_fixed_answers_follow_the_image_under_shuffling(digits, quick, view):
     """The answers name their image: a teacher that tells images apart finds its own."""
     ask = Matching(view=view, resolution=16, crops=3)
     teacher = Spy(network(1, 4))
-    kept = kept_answers(teacher, digits, ask, seed=0)
+    kept = precomputed_logits(teacher, digits, ask, seed=0)
     assert len(teacher.seen) == (3 if view == "fix/ic_ens" else 1)
     assert sum(len(seen) for seen in teacher.seen) <= ask.crops * len(digits.x_train)
     which = torch.randperm(160)[:24]
@@ -166,7 +166,7 @@ def test_fixed_answers_follow_the_image_under_shuffling(digits, quick, view):
 
 
 def test_kept_answers_are_part_of_what_is_trained():
-    one, other = (KeptAnswers(torch.full((3, 2), value)) for value in (0.0, 1.0))
+    one, other = (PrecomputedLogits(torch.full((3, 2), value)) for value in (0.0, 1.0))
     assert digest(one) != digest(other)
 
 
@@ -239,10 +239,10 @@ def test_a_training_that_broke_off_goes_on_bit_for_bit(
     monkeypatch.setattr(Fragile, "calls", 0)
     monkeypatch.setattr(Fragile, "gives_up_at", 9)  # a check and three steps an epoch
     with pytest.raises(InterruptionError):
-        match(network(0), Fragile(), digits, Matching(resolution=8), quick, seed=0, keep=tmp_path)
+        match(network(0), Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path)
     assert list(tmp_path.glob("*.running"))
     again = network(0)
-    resumed = match(again, Fragile(), digits, Matching(resolution=8), quick, seed=0, keep=tmp_path)
+    resumed = match(again, Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path)
     assert resumed == history
     assert digest(again) == digest(expected)
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from smallnets.distill.similarity import DistillationObjective, at_loss, distil, kd_loss, sp_loss
 from smallnets.models import convnet, wide_resnet
-from smallnets.training import Observed
+from smallnets.training import ModelOutputs
 from smallnets.training.checkpoint import weights_digest
 
 
@@ -26,7 +26,7 @@ from smallnets.training.checkpoint import weights_digest
 def test_the_total_is_the_weighted_sum_of_the_logged_terms(weights):
     generator = torch.Generator().manual_seed(0)
     seen = [
-        Observed(
+        ModelOutputs(
             torch.randn(6, 4, generator=generator),
             {"a": torch.randn(6, c, 4, 4, generator=generator)},
         )

@@ -10,7 +10,7 @@ from smallnets.prune.importance.arithmetic import (
     even,
     explain,
 )
-from smallnets.prune.importance.plan import PUBLISHED
+from smallnets.studies.importance.plan import PUBLISHED
 from smallnets.prune.importance.surgery import remove
 
 

@@ -20,7 +20,7 @@ from smallnets.prune.importance.derivatives import (
 )
 from smallnets.prune.importance.gates import Site, gated, sites_everywhere
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.scores import CRITERIA, gate_free_gradients, scores, shared_out
+from smallnets.prune.importance.scores import CRITERIA, gate_free_gradients, scores, divide_by_sites
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_every_criterion_scores_every_group_once_and_alike(network, batches):
 def test_shared_scores_can_be_divided(network, batches):
     groups = channel_groups(network, batches[0][0])
     found = scores(network, groups, batches)["Taylor FO"]
-    for name, score in shared_out(found, groups).items():
+    for name, score in divide_by_sites(found, groups).items():
         assert torch.equal(score * len(groups[name].sites), found[name])
 
 

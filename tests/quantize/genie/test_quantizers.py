@@ -9,9 +9,9 @@ from smallnets.quantize.adaround import rectified_sigmoid, rectified_sigmoid_inv
 from smallnets.quantize.genie.quantizers import (
     MODES,
     ActivationQuantizer,
-    Mixer,
+    QDrop,
     WeightQuantizer,
-    toss,
+    bernoulli_mask,
 )
 
 
@@ -168,21 +168,21 @@ def test_a_sample_does_not_stay_in_one_column():
 
 def test_qdrop():
     quantised, exact = torch.ones(64, 100), torch.zeros(64, 100)
-    assert Mixer(1.0)(quantised, exact) is quantised
-    assert Mixer(0.0)(quantised, exact) is exact
-    mixed = Mixer(0.25, torch.Generator().manual_seed(0))(quantised, exact)
+    assert QDrop(1.0)(quantised, exact) is quantised
+    assert QDrop(0.0)(quantised, exact) is exact
+    mixed = QDrop(0.25, torch.Generator().manual_seed(0))(quantised, exact)
     assert float(mixed.mean()) == pytest.approx(0.25, abs=0.02)
     with pytest.raises(ValueError, match="probability must be between 0 and 1; got 2"):
-        Mixer(2.0)
+        QDrop(2.0)
 
 
 def test_coins_are_fair_and_new():
     generator = torch.Generator().manual_seed(0)
-    one, two = (toss((7, 1001), 0.5, generator) for _ in range(2))
+    one, two = (bernoulli_mask((7, 1001), 0.5, generator) for _ in range(2))
     assert one.shape == (7, 1001)
     assert not torch.equal(one, two)
     assert float(one.double().mean()) == pytest.approx(0.5, abs=0.03)
-    assert torch.equal(toss((7, 1001), 0.5, torch.Generator().manual_seed(0)), one)
+    assert torch.equal(bernoulli_mask((7, 1001), 0.5, torch.Generator().manual_seed(0)), one)
     neighbours = (one[:, 1:] == one[:, :-1]).double().mean()
     assert float(neighbours) == pytest.approx(0.5, abs=0.03)
 

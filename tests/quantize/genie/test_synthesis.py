@@ -62,9 +62,9 @@ def test_a_killed_run_goes_on(resnet, tmp_path, monkeypatch):
 
     monkeypatch.setattr(synthesis, "optimise", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
+        synthesize(resnet, 32, SHAPE, settings=FEW, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("images-*.npz"))) == 1
-    resumed = synthesize(resnet, 32, SHAPE, settings=FEW, keep=tmp_path)
+    resumed = synthesize(resnet, 32, SHAPE, settings=FEW, cache_dir=tmp_path)
     assert len(calls) == 3
     monkeypatch.undo()
     whole = synthesize(resnet, 32, SHAPE, settings=FEW)
@@ -74,8 +74,8 @@ def test_a_killed_run_goes_on(resnet, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["genie", "gba"])
 def test_what_is_kept_comes_back_with_its_time(resnet, tmp_path, method):
-    first = synthesize(resnet, 32, SHAPE, method, settings=FEW, keep=tmp_path)
-    again = synthesize(resnet, 32, SHAPE, method, settings=FEW, keep=tmp_path)
+    first = synthesize(resnet, 32, SHAPE, method, settings=FEW, cache_dir=tmp_path)
+    again = synthesize(resnet, 32, SHAPE, method, settings=FEW, cache_dir=tmp_path)
     assert torch.equal(first.images, again.images)
     assert (first.losses, first.seconds) == (again.losses, again.seconds)
     assert first.seconds > 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallnets.quantize.layered import (
-    carried,
+    with_gradients,
     check_simplex,
     gram_matrix,
     min_norm,
@@ -95,7 +95,7 @@ def test_pcgrad_projects_what_opposes():
 
 def test_a_carried_loss_hands_over_its_gradients():
     parameter = torch.ones(3, requires_grad=True)
-    loss = carried(torch.tensor(7.0), [parameter], [torch.tensor([1.0, 2.0, 3.0])])
+    loss = with_gradients(torch.tensor(7.0), [parameter], [torch.tensor([1.0, 2.0, 3.0])])
     (2 * loss).backward()
     assert loss.item() == 7
     assert parameter.grad.tolist() == [2, 4, 6]

@@ -205,9 +205,9 @@ def test_half_precision_trains(net, data, quick):
 
 def test_a_training_is_kept_and_repeats_bit_for_bit(net, data, quick, tmp_path):
     first, second = to_layered(net, (8, 2)), to_layered(net, (8, 2))
-    one = train_once(first, data, quick, seed=3, keep=tmp_path)
+    one = train_once(first, data, quick, seed=3, cache_dir=tmp_path)
     files = list(tmp_path.glob("*.safetensors"))
-    two = train_once(second, data, quick, seed=3, keep=tmp_path)
+    two = train_once(second, data, quick, seed=3, cache_dir=tmp_path)
     assert one == two
     assert list(tmp_path.glob("*.safetensors")) == files
     for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
@@ -223,7 +223,7 @@ def test_kept_trainings_of_different_rules_are_told_apart(net, data, quick, tmp_
         WeightRule(gradient="scaled"),
     ]
     for rule in rules:
-        train_once(to_layered(net, (8, 2), weights=rule), data, quick, seed=3, keep=tmp_path)
+        train_once(to_layered(net, (8, 2), weights=rule), data, quick, seed=3, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == len(rules)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from smallnets.data import load
 from smallnets.models import cifar_resnet
-from smallnets.search.lana import Layered, build_pool
+from smallnets.search.lana import ReplaceableLayers, build_pool
 from smallnets.training import TrainSettings, seeded
 
 LAYERS = ("stage1.0", "stage2.0", "stage3.0")
@@ -20,12 +20,12 @@ def digits():
 
 
 @pytest.fixture
-def layered(digits) -> Layered:
+def layered(digits) -> ReplaceableLayers:
     """A residual network of three layers in evaluation mode, with statistics of its own."""
     with seeded(0):
         network = cifar_resnet(8, 10, 1, width=4)
         network.train()(torch.rand(16, 1, 8, 8))
-    return Layered(network.eval(), LAYERS, digits.normalise(digits.x_train[:2]))
+    return ReplaceableLayers(network.eval(), LAYERS, digits.normalise(digits.x_train[:2]))
 
 
 @pytest.fixture

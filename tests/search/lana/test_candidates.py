@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from smallnets.search.lana import (
-    Layered,
+    ReplaceableLayers,
     LayerwiseDistillation,
     Pool,
     build_pool,
@@ -52,11 +52,11 @@ def test_every_candidate_gets_its_own_gradient(layered, pool):
 def test_side_by_side_is_one_after_the_other(layered, digits, quick, optimizer):
     results, losses = [], []
     settings = replace(quick, optimizer=optimizer)
-    for side_by_side in (True, False):
+    for run_parallel in (True, False):
         with seeded(1):
             pool = build_pool(layered, ("skip", "dwsep3"))
         losses.append(
-            distil_candidates(layered, pool, digits, settings, seed=0, side_by_side=side_by_side)
+            distil_candidates(layered, pool, digits, settings, seed=0, run_parallel=run_parallel)
         )
         results.append(pool.state_dict())
     for name, value in results[0].items():
@@ -82,7 +82,7 @@ def test_finished_candidates_are_kept(layered, digits, quick, tmp_path):
     for _ in range(2):
         with seeded(1):
             pool = build_pool(layered, ("conv1",))
-        results.append(distil_candidates(layered, pool, digits, quick, seed=0, keep=tmp_path))
+        results.append(distil_candidates(layered, pool, digits, quick, seed=0, cache_dir=tmp_path))
     assert len(list(tmp_path.glob("candidates-*.safetensors"))) == 1
     np.testing.assert_array_equal(np.concatenate(results[0]), np.concatenate(results[1]))
 
@@ -101,7 +101,7 @@ def test_a_linear_layer_is_learnt_to_its_least_squares(digits, quick):
             nn.Conv2d(1, 3, 1), nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
         pool = Pool([{"same": nn.Conv2d(3, 3, 1)}])
-    layered = Layered(network.eval(), ("1",), torch.rand(2, 1, 8, 8))
+    layered = ReplaceableLayers(network.eval(), ("1",), torch.rand(2, 1, 8, 8))
     longer = replace(quick, epochs=60, lr=3e-2)
     losses = distil_candidates(layered, pool, digits, longer, seed=0)
     assert losses[0][1] < 1e-4

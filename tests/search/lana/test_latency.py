@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import LatencyTable, Timing, in_turns, measure_table
+from smallnets.search.lana import LatencyTable, Timing, interleaved_latency, measure_table
 
 
 class Sleeper(nn.Module):
@@ -26,7 +26,7 @@ def table(layered, pool):
 
 def test_timings_are_those_of_a_clock_in_milliseconds():
     things = {name: (Sleeper(s), torch.zeros(1)) for name, s in (("a", 0.004), ("b", 0.012))}
-    found = in_turns(things, rounds=3, block=1.0)
+    found = interleaved_latency(things, rounds=3, block=1.0)
     assert 4 <= found["a"].median < 8
     assert 12 <= found["b"].median < 18
     assert all(t.low <= t.median <= t.high for t in found.values())
@@ -46,14 +46,14 @@ def test_things_are_timed_in_turns():
             return x
 
     things = {name: (Noting(name), torch.zeros(1)) for name in "ab"}
-    in_turns(things, rounds=4, block=1.0)
+    interleaved_latency(things, rounds=4, block=1.0)
     assert "".join(order).endswith("abababab")
 
 
 def test_threads_and_modes_come_back():
     network = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
     before = torch.get_num_threads()
-    in_turns({"n": (network, torch.rand(1, 2))}, rounds=1, block=0.1)
+    interleaved_latency({"n": (network, torch.rand(1, 2))}, rounds=1, block=0.1)
     assert torch.get_num_threads() == before
     assert network.training
 
@@ -69,11 +69,11 @@ def test_a_table_has_a_row_a_layer(table, layered, pool):
 
 def test_layers_of_one_kind_share_an_entry():
     from smallnets.models import cifar_resnet
-    from smallnets.search.lana import Layered, build_pool
+    from smallnets.search.lana import ReplaceableLayers, build_pool
 
     network = cifar_resnet(14, 10, 1, width=4).eval()
     names = ("stage1.0", "stage1.1", "stage2.0", "stage2.1")
-    layered = Layered(network, names, torch.zeros(2, 1, 8, 8))
+    layered = ReplaceableLayers(network, names, torch.zeros(2, 1, 8, 8))
     pool = build_pool(layered, ("conv1",))
     table, _ = measure_table(layered, pool, batch=1, rounds=1)
     assert len(table.entries) == 3 * 2 + 1
@@ -152,7 +152,7 @@ def test_negative_latencies_are_refused(tmp_path):
 )
 def test_bad_measurements_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        in_turns({"n": (nn.Identity(), torch.rand(1))}, **change)
+        interleaved_latency({"n": (nn.Identity(), torch.rand(1))}, **change)
 
 
 def test_an_empty_batch_is_refused(layered, pool):

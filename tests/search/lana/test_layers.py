@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import Layered, Shape, build_pool
+from smallnets.search.lana import ReplaceableLayers, Shape, build_pool
 from smallnets.training import seeded
 
 
@@ -29,7 +29,7 @@ class Forked(nn.Module):
 @pytest.fixture
 def forked():
     with seeded(0):
-        return Layered(Forked().eval(), ("body.a", "body.b"), torch.rand(2, 3, 9, 7))
+        return ReplaceableLayers(Forked().eval(), ("body.a", "body.b"), torch.rand(2, 3, 9, 7))
 
 
 def test_a_network_of_ones_own_needs_only_names(forked):
@@ -88,7 +88,7 @@ def test_replaced_layers_come_back_even_after_an_error(layered):
 )
 def test_wrong_names_are_refused(layered, names, message):
     with pytest.raises(ValueError, match=message):
-        Layered(layered.network, names, layered.example)
+        ReplaceableLayers(layered.network, names, layered.example)
 
 
 def test_layers_must_run_once_on_one_tensor():
@@ -103,27 +103,27 @@ def test_layers_must_run_once_on_one_tensor():
     with pytest.raises(
         ValueError, match="layer a must run once in a forward pass; it runs 2 times"
     ):
-        Layered(Twice(), ("a",), torch.rand(2, 3))
+        ReplaceableLayers(Twice(), ("a",), torch.rand(2, 3))
     with pytest.raises(ValueError, match="layer b must take one tensor and return one"):
-        Layered(Twice(), ("b",), torch.rand(2, 3))
+        ReplaceableLayers(Twice(), ("b",), torch.rand(2, 3))
 
 
 def test_in_place_activations_are_refused():
     layers = [nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)]
     network = nn.Sequential(*layers)
     with pytest.raises(ValueError, match=r"overwrites what layer 1 takes or gives in place: set"):
-        Layered(network, ("0", "1"), torch.rand(2, 3))
+        ReplaceableLayers(network, ("0", "1"), torch.rand(2, 3))
     calm = copy.deepcopy(network)
     calm[2].inplace = False
-    assert len(Layered(calm, ("0", "1"), torch.rand(2, 3)).layers) == 2
+    assert len(ReplaceableLayers(calm, ("0", "1"), torch.rand(2, 3)).layers) == 2
     with pytest.raises(ValueError, match="overwrites its input in place"):
-        Layered(nn.Sequential(nn.ReLU(inplace=True), *calm), ("1",), torch.rand(2, 3))
+        ReplaceableLayers(nn.Sequential(nn.ReLU(inplace=True), *calm), ("1",), torch.rand(2, 3))
 
 
 def test_layers_that_do_not_map_images_have_no_operations():
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     with pytest.raises(ValueError, match=r"layer 0 must map \(channels, height, width\)"):
-        _ = Layered(network, ("0",), torch.rand(2, 3)).shapes
+        _ = ReplaceableLayers(network, ("0",), torch.rand(2, 3)).shapes
     bigger = nn.Sequential(nn.ConvTranspose2d(1, 1, 2, 2), nn.Flatten())
     with pytest.raises(ValueError, match=r"it maps \(1, 4, 4\) to \(1, 8, 8\)"):
-        _ = Layered(bigger, ("0",), torch.rand(2, 1, 4, 4)).shapes
+        _ = ReplaceableLayers(bigger, ("0",), torch.rand(2, 1, 4, 4)).shapes

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import Layered, Pool, predicted_loss, rank_agreement, score_pool
+from smallnets.search.lana import ReplaceableLayers, Pool, predicted_loss, rank_agreement, score_pool
 from smallnets.search.lana.tuning import judged
 from smallnets.training import seeded
 
@@ -63,7 +63,7 @@ def test_scores_are_not_clipped():
     with seeded(0):
         network, x = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 5)).eval(), torch.randn(40, 8)
     nn.init.normal_(network[0].weight, std=9.0)  # sure of itself
-    layered, pool = Layered(network, ("0",), x[:2]), Pool([{"identity": nn.Identity()}])
+    layered, pool = ReplaceableLayers(network, ("0",), x[:2]), Pool([{"identity": nn.Identity()}])
     wrong = (network(x).argmax(dim=1) + 1) % 5  # labels that the teacher always misses
     table = score_pool(layered, pool, x, wrong)
     assert min(row.min() for row in table["loss"]) < 0

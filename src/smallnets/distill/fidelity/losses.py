@@ -16,7 +16,7 @@ factors that they have there, and `logit_loss`, the limit of high temperature. A
 classes and averaged over the batch unless they say otherwise, and computed in float32 or wider.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
@@ -24,44 +24,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.distill.classic import wide
+from smallnets.losses import ensemble_log_probs, kl_divergence, to_float32
 
 Temperature: TypeAlias = float | Tensor
 
 
-def ensemble_log_probs(logits: Tensor | Sequence[Tensor]) -> Tensor:
-    """One teacher from many, equation (1): the logarithm of the mean of the members' probabilities.
-
-    Args:
-        logits: (batch, members, classes), in this order, or a sequence of (batch, classes), one a
-            member.
-
-    Returns:
-        (batch, classes), whose exponentials sum to 1.
-
-    Raises:
-        ValueError: no members, another number of dimensions, or members of different shapes.
-    """
-    if not isinstance(logits, Tensor):
-        shapes = {tuple(member.shape) for member in logits}
-        if len(shapes) != 1:
-            raise ValueError(
-                "the members of an ensemble must have one shape (batch, classes), and there must "
-                f"be one or more; got {sorted(shapes)}"
-            )
-        logits = torch.stack(list(logits), dim=1)
-    if logits.dim() != 3 or logits.numel() == 0:
-        raise ValueError(
-            f"logits of an ensemble must be (batch, members, classes); got {tuple(logits.shape)}"
-        )
-    members = wide(logits).log_softmax(dim=2)
-    count = torch.tensor(float(logits.shape[1]), dtype=members.dtype, device=members.device)
-    return members.logsumexp(dim=1) - count.log()
-
-
 def tempered(logits: Tensor, temperature: Temperature) -> Tensor:
     """Log-probabilities (batch, classes) of logits at a temperature, one for all or one a row."""
-    return F.log_softmax(wide(logits) / temperature, dim=1)
+    return F.log_softmax(to_float32(logits) / temperature, dim=1)
 
 
 def soft_cross_entropy(
@@ -92,9 +62,7 @@ def divergence(
 ) -> Tensor:
     """KL(teacher || student) of the tempered probabilities, *without* tau^2."""
     _checked(teacher_logits, student_logits, temperature)
-    student = tempered(student_logits, temperature)
-    teacher = tempered(teacher_logits, temperature)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return kl_divergence(student_logits, teacher_logits, temperature)
 
 
 def symmetric_divergence(
@@ -188,7 +156,7 @@ def logit_loss(
     (centred z_S - centred z_T) / k / batch. The temperature only has to be allowed; it cancels.
     """
     _checked(teacher_logits, student_logits, temperature)
-    difference = wide(student_logits) - wide(teacher_logits)
+    difference = to_float32(student_logits) - to_float32(teacher_logits)
     centred = difference - difference.mean(dim=1, keepdim=True)
     return centred.square().mean(dim=1).mean() / 2
 
@@ -247,7 +215,7 @@ def distillation_loss(
             f"labels must be between 0 and {classes - 1}; "
             f"got {int(labels.min())} to {int(labels.max())}"
         )
-    known = F.cross_entropy(wide(student_logits[: len(labels)]), labels)
+    known = F.cross_entropy(to_float32(student_logits[: len(labels)]), labels)
     return alpha * known + (1 - alpha) * soft
 
 

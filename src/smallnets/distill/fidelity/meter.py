@@ -5,13 +5,13 @@ the predictive KL from teacher to student at temperature 1. Quality is how well 
 accuracy, negative log-likelihood, Brier score, calibration. The paper's point is to measure both.
 """
 
-from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from smallnets import checks, measure
+from smallnets.measure import CalibrationBins, calibration_bins
 
 
 def agreement_bounds(accuracy_a: float, accuracy_b: float) -> tuple[float, float]:
@@ -51,68 +51,6 @@ def overlap(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> d
         "different mistakes": ~(same | taught | learnt),
     }
     return {name: case.double().mean().item() for name, case in cases.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationBins:
-    """Sums over confidence bins, closed on the right: (i / bins, (i + 1) / bins].
-
-    They add up over batches; averaging the errors of batches would not.
-
-    Attributes:
-        count, correct, confidence: examples, right answers, summed confidences of every bin,
-            float64 (bins,).
-    """
-
-    count: Tensor
-    correct: Tensor
-    confidence: Tensor
-
-    def __add__(self, other: "CalibrationBins") -> "CalibrationBins":
-        if len(self.count) != len(other.count):
-            raise ValueError(
-                f"bins that are added must be equally many; got {len(self.count)} "
-                f"and {len(other.count)}"
-            )
-        return CalibrationBins(
-            self.count + other.count,
-            self.correct + other.correct,
-            self.confidence + other.confidence,
-        )
-
-    def error(self) -> float:
-        """Expected calibration error: |accuracy - mean confidence| of a bin, mean over examples."""
-        return ((self.correct - self.confidence).abs().sum() / self.count.sum()).item()
-
-    def diagram(self) -> tuple[Tensor, Tensor]:
-        """Mean confidence and accuracy of the bins that hold examples: a reliability diagram."""
-        filled = self.count > 0
-        count = self.count[filled]
-        return self.confidence[filled] / count, self.correct[filled] / count
-
-
-def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 10) -> CalibrationBins:
-    """Sort examples by their confidence, the largest softmax probability.
-
-    Args:
-        logits: (n, classes).
-        labels: (n,) whole numbers.
-        bins: how many equal intervals of [0, 1].
-
-    Raises:
-        ValueError: shapes or labels do not fit, or `bins` is below 1.
-    """
-    measure.accuracy(logits, labels)  # checks both
-    edges = torch.linspace(0, 1, checks.whole("bins", bins, 1) + 1, dtype=torch.float64)[1:-1]
-    confidence, predicted = logits.detach().double().cpu().softmax(1).max(1)
-    where = torch.bucketize(confidence, edges)
-    right = (predicted == labels.cpu()).double()
-    zeros = torch.zeros(bins, dtype=torch.float64)
-    return CalibrationBins(
-        zeros.index_add(0, where, torch.ones_like(right)),
-        zeros.index_add(0, where, right),
-        zeros.index_add(0, where, confidence),
-    )
 
 
 def brier_score(logits: Tensor, labels: Tensor) -> float:

@@ -16,7 +16,7 @@ from smallnets.distill.fidelity.losses import (
     member_divergence,
 )
 from smallnets.distill.fidelity.policies import Policy, real_and_synthetic
-from smallnets.training import Batch, Cohort, TrainSettings, check_apart, check_network, fit
+from smallnets.training import Batch, JointModels, TrainSettings, check_apart, check_network, fit
 
 MEMBERS = "members"  # the one loss that looks at members one by one
 
@@ -120,7 +120,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Imitation:
+class EnsembleDistillation:
     """Objective of a cohort of students under one ensemble, for `smallnets.training.fit`.
 
     The teacher is in evaluation mode and gets no gradient; its members look at each batch once for
@@ -142,7 +142,7 @@ class Imitation:
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
 
-def imitate(
+def distill_from_ensemble(
     students: Mapping[str, nn.Module],
     teacher: Ensemble,
     dataset: Dataset,
@@ -150,7 +150,7 @@ def imitate(
     settings: TrainSettings,
     *,
     seed: int,
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train students side by side under one ensemble and return the log of their losses.
 
@@ -185,14 +185,16 @@ def imitate(
     for student in students.values():
         check_apart(student, teacher)
     teacher.to(settings.accelerator, memory_format=torch.channels_last)
-    objective = Imitation(teacher, objectives, view.share if isinstance(view, Policy) else 0.0)
+    objective = EnsembleDistillation(
+        teacher, objectives, view.share if isinstance(view, Policy) else 0.0
+    )
     history = fit(
-        Cohort(students),
+        JointModels(students),
         dataset,
         settings,
         seed=seed,
         objective=objective,
-        keep=keep,
+        cache_dir=cache_dir,
         label="imitation",
     )
     teacher.to("cpu", memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset
+from smallnets.data import Augmentation, Dataset, beta_share, blend
 
 # The luminance and colour-difference axes in which a hue is an angle (YIQ).
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -66,24 +66,14 @@ def colour_jitter(x: Tensor, strength: float, generator: torch.Generator) -> Ten
     return x.clamp(0, 1)
 
 
-def blend(x: Tensor, share: Tensor, partner: Tensor) -> Tensor:
-    """share x + (1 - share) x[partner], for images (n, ...), one share and partners (n,)."""
-    return x * share + (1 - share) * x[partner]
-
-
 def mixup_inputs(x: Tensor, generator: torch.Generator, alpha: float = 1.0) -> Tensor:
     """Blend the images of a batch with those of a permutation of it; labels are the teacher's
     business.
 
     One share for the whole batch, Beta(alpha, alpha); uniform for the paper's alpha = 1.
     """
-    checks.above("alpha", alpha, 0)
-    # A Beta variable as a ratio of two Gamma variables, whose generator can be given.
-    gammas = torch._standard_gamma(
-        torch.full((2,), float(alpha), dtype=torch.float64, device=x.device), generator=generator
-    )
-    partner = torch.randperm(len(x), generator=generator, device=x.device)
-    return blend(x, (gammas[0] / gammas.sum()).to(x.dtype), partner)
+    share = beta_share(alpha, (), generator)
+    return blend(x, x[torch.randperm(len(x), generator=generator, device=x.device)], share)
 
 
 def real_and_synthetic(images: int, ratio: float, batch_size: int) -> tuple[int, int, int]:

@@ -8,9 +8,8 @@ network, so one pass over training images refreshes them.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from smallnets import checks
@@ -49,20 +48,6 @@ def between(teacher: nn.Module, other: nn.Module, lam: float) -> nn.Module:
     moved = copy.deepcopy(other)
     moved.load_state_dict(interpolate_state(teacher.state_dict(), other.state_dict(), lam))
     return moved
-
-
-def refresh_statistics(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Move running statistics by one pass in training mode over prepared images; weights stay.
-
-    Without normalisation layers that keep statistics nothing changes. The network's mode is
-    restored.
-    """
-    training = network.training
-    network.train()
-    with torch.no_grad():
-        for images in batches:
-            network(images)
-    return network.train(training)
 
 
 def flat_weights(network: nn.Module) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from smallnets import measure
 from smallnets.data import Dataset
-from smallnets.distill.matching.losses import agreement, entropy, logit_distance
+from smallnets.distill.matching.losses import agreement, logit_distance
 from smallnets.distill.matching.views import evaluation_view
+from smallnets.losses import entropy
 from smallnets.models import StagedNetwork
 
 
@@ -42,29 +43,6 @@ def look(
     return Seen(logits, features)
 
 
-def linear_cka(a: Tensor, b: Tensor) -> float:
-    """Centred kernel alignment of two representations of the same images (Kornblith et al., 2019).
-
-    Args:
-        a, b: (images, features); widths may differ.
-
-    Returns:
-        Between 0 (nothing in common) and 1 (equal up to rotation and scale).
-
-    Raises:
-        ValueError: other numbers of images, or fewer than two.
-    """
-    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
-        raise ValueError(
-            "representations must be (images, features) of the same two or more images; "
-            f"got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    a, b = (x.double() - x.double().mean(dim=0) for x in (a, b))
-    shared = (a.T @ b).square().sum()
-    own = (a.T @ a).norm() * (b.T @ b).norm()
-    return (shared / own.clamp_min(1e-300)).item()
-
-
 def judge(
     student: Seen, teacher: Seen, labels: Tensor, seen: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
@@ -91,7 +69,7 @@ def judge(
         "l2 train": logit_distance(*seen, "l2").mean().item(),
         "entropy": entropy(student.logits).mean().item(),
         "entropy train": entropy(seen[0]).mean().item(),
-        "cka": linear_cka(student.features, teacher.features),
+        "cka": measure.cka(student.features, teacher.features, "linear"),
     }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.distill.classic import wide
+from smallnets.losses import kl_divergence, to_float32
 
 DISTANCES = ("kl", "hard", "l2", "euclidean", "logsoftmax_euclidean")
 
@@ -71,12 +71,9 @@ def logit_distance(
     checks.between("temperature", temperature, 0, 1e6)
     checks.between("smoothing", smoothing, 0, 1)
     _check_pair(student_logits, teacher_logits)
-    student, teacher = wide(student_logits), wide(teacher_logits)
+    student, teacher = to_float32(student_logits), to_float32(teacher_logits)
     if kind == "kl":
-        target = F.log_softmax(teacher / temperature, dim=1)
-        prediction = F.log_softmax(student / temperature, dim=1)
-        divergence = F.kl_div(prediction, target, reduction="none", log_target=True)
-        return temperature**2 * divergence.sum(dim=1)
+        return temperature**2 * kl_divergence(student, teacher, temperature, reduction="none")
     if kind == "hard":
         rest = smoothing / max(teacher.shape[1] - 1, 1)
         target = torch.full_like(teacher, rest)
@@ -114,17 +111,6 @@ def ensemble_distance(
     return torch.stack(each).sum(dim=0)
 
 
-def mean_prediction(logits: Sequence[Tensor]) -> Tensor:
-    """What an ensemble says: the logarithm of the mean probability, (batch, classes).
-
-    Args:
-        logits: (batch, classes), one a member.
-    """
-    checks.at_least("number of teachers", len(logits), 1)
-    members = torch.stack([F.log_softmax(wide(one), dim=1) for one in logits])
-    return members.logsumexp(dim=0) - torch.tensor(float(len(members))).log()
-
-
 def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Tensor:
     """Whether the teacher's first class is among the student's first k, bool (batch,).
 
@@ -137,12 +123,6 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Ten
     # Of equal logits the first counts, as in `argmax`.
     ranked = student_logits.argsort(dim=1, descending=True, stable=True)
     return (ranked[:, :k] == first).any(dim=1)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the predicted probabilities, (batch,)."""
-    log_probabilities = F.log_softmax(wide(logits), dim=1)
-    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
 
 
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:

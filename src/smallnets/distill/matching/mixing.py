@@ -9,11 +9,11 @@ inputs only: the teacher is asked about the mixture, its answers are not mixed.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from smallnets import checks
+from smallnets.data import beta_share, blend
 
 
 def coefficient(
@@ -32,10 +32,7 @@ def coefficient(
     shape = (count,) if per_image else ()
     if alpha == 0:
         return torch.ones(shape, device=generator.device)
-    # torch's Beta takes no generator; NumPy's does, and gets its seed from ours.
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    drawn = np.random.default_rng(int(seed)).beta(alpha, alpha, shape)
-    share = torch.as_tensor(drawn, dtype=torch.float32, device=generator.device)
+    share = beta_share(alpha, shape, generator)
     return torch.maximum(share, 1 - share)
 
 
@@ -54,9 +51,7 @@ def mix(x: Tensor, share: Tensor | float) -> Tensor:
         raise ValueError(f"share must be one number or {len(x)}; got {tuple(share.shape)}")
     if share.min() < 0 or share.max() > 1:
         raise ValueError(f"share must be between 0 and 1; got {share.min():g} to {share.max():g}")
-    if share.ndim:
-        share = share.view(-1, *[1] * (x.ndim - 1))
-    return torch.lerp(x.roll(1, dims=0), x, share)
+    return blend(x, x.roll(1, dims=0), share)
 
 
 def mixup(

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from smallnets import checks, measure
 from smallnets.data import Augmentation, Dataset
-from smallnets.distill.classic import wide
-from smallnets.distill.matching.losses import DISTANCES, ensemble_distance, mean_prediction
+from smallnets.distill.matching.losses import DISTANCES, ensemble_distance, ensemble_log_probs
 from smallnets.distill.matching.mixing import coefficient, mix
-from smallnets.distill.matching.views import GEOMETRIES, VIEWS, Teaching, boxes, cut
+from smallnets.distill.matching.views import GEOMETRIES, VIEWS, ViewPairing, boxes, cut
+from smallnets.losses import to_float32
 from smallnets.training import Batch, TrainSettings, check_apart, check_network, fit
 
 
@@ -87,7 +87,7 @@ class Matching:
             raise ValueError(f"mix_outputs needs a view that mixes; got view {self.view!r}")
 
     @property
-    def teaching(self) -> Teaching:
+    def teaching(self) -> ViewPairing:
         """The view's crops and relation."""
         return VIEWS[self.view]
 
@@ -145,7 +145,7 @@ class Matching:
         return own, self.draw(images, teaching.teacher, teacher, generator)
 
 
-class KeptAnswers(nn.Module):
+class PrecomputedLogits(nn.Module):
     """A fixed teacher: logits computed once, given out by the number of the training image."""
 
     logits: Tensor
@@ -164,7 +164,7 @@ class FunctionMatching:
     """Objective of one student for `smallnets.training.fit`: one step of the method.
 
     Attributes:
-        teachers: networks, kept in evaluation mode and without gradient; or `KeptAnswers` for a
+        teachers: networks, kept in evaluation mode and without gradient; or `PrecomputedLogits` for a
             fixed view. Their distances are summed. Empty if only labels are learnt.
         matching: what is asked for.
     """
@@ -227,7 +227,7 @@ class FunctionMatching:
         """A teacher's logits for the batch, seen at its own resolution."""
         logits = teacher.eval()(batch.which if shown is None else resized(shown, side))
         if self.matching.mix_outputs and share is not None:
-            logits = mix(F.softmax(wide(logits), dim=1), share).clamp_min(1e-30).log()
+            logits = mix(F.softmax(to_float32(logits), dim=1), share).clamp_min(1e-30).log()
         if not logits.isfinite().all():
             bad = (~logits.isfinite()).any(dim=1).nonzero()[0, 0]
             raise ValueError(
@@ -256,16 +256,16 @@ def resized(images: Tensor, resolution: int) -> Tensor:
 
 def label_loss(logits: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
     """Cross-entropy (batch,) with the labels, or with labels mixed like the images."""
-    own = F.cross_entropy(wide(logits), labels, reduction="none")
+    own = F.cross_entropy(to_float32(logits), labels, reduction="none")
     if share is None:
         return own
-    other = F.cross_entropy(wide(logits), labels.roll(1), reduction="none")
+    other = F.cross_entropy(to_float32(logits), labels.roll(1), reduction="none")
     return torch.lerp(other, own, share)
 
 
-def kept_answers(
+def precomputed_logits(
     teacher: nn.Module, dataset: Dataset, matching: Matching, seed: int, side: int | None = None
-) -> KeptAnswers:
+) -> PrecomputedLogits:
     """What a fixed teacher says about every training image: `crops` views of it for "fix/ic_ens",
     whose probabilities are averaged, and one for the others. It sees them at `side`; None is what
     `matching` says.
@@ -281,12 +281,12 @@ def kept_answers(
         )
 
     if crop != "ic_ens":
-        return KeptAnswers(measure.predict(teacher, dataset.x_train, look))
+        return PrecomputedLogits(measure.predict(teacher, dataset.x_train, look))
     total = torch.full((len(dataset.x_train), dataset.num_classes), -torch.inf)
     for _ in range(matching.crops):
         answers = F.log_softmax(measure.predict(teacher, dataset.x_train, look), dim=1)
         total = torch.logaddexp(total, answers)
-    return KeptAnswers(total - math.log(matching.crops))
+    return PrecomputedLogits(total - math.log(matching.crops))
 
 
 def match(
@@ -297,7 +297,7 @@ def match(
     training: TrainSettings,
     *,
     seed: int,
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
     label: str = "matching",
 ) -> list[dict[str, float]]:
     """Train a student to match its teachers, in place, and return the log.
@@ -311,7 +311,7 @@ def match(
         matching: what is asked of the student.
         training: how to train; its augmentation is replaced by the views of `matching`.
         seed: of the order of images, of views and of mixtures.
-        keep: folder for the finished training, see `fit`.
+        cache_dir: folder for the finished training, see `fit`.
         label: start of the kept file's name.
 
     Returns:
@@ -340,7 +340,7 @@ def match(
     asked = teachers
     if matching.teaching.relation == "fixed":
         asked = tuple(
-            kept_answers(teacher, dataset, matching, seed, side).to(training.accelerator)
+            precomputed_logits(teacher, dataset, matching, seed, side).to(training.accelerator)
             for teacher, side in zip(teachers, sides, strict=True)
         )
     history = fit(
@@ -349,7 +349,7 @@ def match(
         replace(training, augmentation=Augmentation(crop=0)),
         seed=seed,
         objective=FunctionMatching(asked, matching),
-        keep=keep,
+        cache_dir=cache_dir,
         label=label,
     )
     for teacher in teachers:
@@ -375,4 +375,4 @@ def unlabelled(dataset: Dataset, images: Tensor) -> Dataset:
 def ensemble(teachers: Sequence[nn.Module], images: Tensor) -> Tensor:
     """Logits of several networks as one: the logarithm of their mean probability."""
     with torch.no_grad():
-        return mean_prediction([teacher(images) for teacher in teachers])
+        return ensemble_log_probs([teacher(images) for teacher in teachers])

@@ -22,7 +22,7 @@ ATTEMPTS = 16
 
 
 @dataclass(frozen=True)
-class Teaching:
+class ViewPairing:
     """How teacher and student look at an image (the paper's figure 2 and section 3).
 
     Attributes:
@@ -40,15 +40,15 @@ class Teaching:
 
 
 VIEWS = {
-    "fix/rs": Teaching("rs", "rs", "fixed"),
-    "fix/cc": Teaching("cc", "rc", "fixed"),
-    "fix/ic_ens": Teaching("ic_ens", "ic", "fixed"),
-    "ind/rc": Teaching("rc", "rc", "independent"),
-    "ind/ic": Teaching("ic", "ic", "independent"),
-    "same/rc": Teaching("rc", "rc", "same"),
-    "same/ic": Teaching("ic", "ic", "same"),
-    "mix": Teaching("ic", "ic", "same", mixed=True),
-    "mix/cc": Teaching("cc", "ic", "independent", mixed=True),
+    "fix/rs": ViewPairing("rs", "rs", "fixed"),
+    "fix/cc": ViewPairing("cc", "rc", "fixed"),
+    "fix/ic_ens": ViewPairing("ic_ens", "ic", "fixed"),
+    "ind/rc": ViewPairing("rc", "rc", "independent"),
+    "ind/ic": ViewPairing("ic", "ic", "independent"),
+    "same/rc": ViewPairing("rc", "rc", "same"),
+    "same/ic": ViewPairing("ic", "ic", "same"),
+    "mix": ViewPairing("ic", "ic", "same", mixed=True),
+    "mix/cc": ViewPairing("cc", "ic", "independent", mixed=True),
 }
 
 
@@ -73,13 +73,13 @@ def boxes(
         generator: random numbers; the result is on its device.
         side: of "cc" and "rc", as a share of the image's.
         area, aspect: range of an "ic" box's share of the image, and of its width over height.
-        geometry: of "ic": "tf" draws the height, "torchvision" the area, see `inception_boxes`.
+        geometry: of "ic": "tf" draws the height, "torchvision" the area, see `sample_inception_boxes`.
     """
     checks.one_of("crop", crop, CROPS)
     checks.between("side", side, 1e-6, 1)
     device = generator.device
     if crop == "ic":
-        return inception_boxes(
+        return sample_inception_boxes(
             count, height, width, generator, area=area, aspect=aspect, geometry=geometry
         )
     share = 1.0 if crop == "rs" else side
@@ -92,7 +92,7 @@ def boxes(
     return torch.cat([corner, size.to(device).expand(count, 2)], dim=1)
 
 
-def inception_boxes(
+def sample_inception_boxes(
     count: int,
     height: int,
     width: int,

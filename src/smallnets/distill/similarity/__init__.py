@@ -10,7 +10,6 @@ layer is needed.
 - `DistillationObjective`, `distil`: any weighted combination, trained for one or several students
   at once.
 - `portrait`, `measures`, `class_block_contrast`: what the loss did.
-- `prepare`, `methods`, `sweep`, `compare`, `ablations`, `transfer`, `corrupted`: the experiments.
 
 There is no official repository; the row-wise form follows the implementation in RepDistiller (Tian
 et al., 2020), which states that the paper's author verified it.
@@ -20,48 +19,18 @@ from smallnets.distill.classic import at_loss, attention_map, kd_loss
 from smallnets.distill.similarity.diagnostics import Portrait, last_features, measures, portrait
 from smallnets.distill.similarity.losses import class_block_contrast, similarity_matrix, sp_loss
 from smallnets.distill.similarity.objective import DistillationObjective, distil
-from smallnets.distill.similarity.study import (
-    PRESETS,
-    StudySettings,
-    ablations,
-    best_weight,
-    compare,
-    corrupted,
-    equal_start,
-    methods,
-    new_network,
-    prepare,
-    sweep,
-    train_students,
-    train_teacher,
-    transfer,
-)
 
 __all__ = [
-    "PRESETS",
     "DistillationObjective",
     "Portrait",
-    "StudySettings",
-    "ablations",
     "at_loss",
     "attention_map",
-    "best_weight",
     "class_block_contrast",
-    "compare",
-    "corrupted",
     "distil",
-    "equal_start",
     "kd_loss",
     "last_features",
     "measures",
-    "methods",
-    "new_network",
     "portrait",
-    "prepare",
     "similarity_matrix",
     "sp_loss",
-    "sweep",
-    "train_students",
-    "train_teacher",
-    "transfer",
 ]

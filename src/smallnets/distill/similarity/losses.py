@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.distill.classic import wide
+from smallnets.losses import to_float32
 
 NORMALISATIONS = ("row", "frobenius", "cosine", "none")
 SMALLEST_NORM = 1e-12
@@ -150,7 +150,7 @@ def flat(features: Tensor) -> Tensor:
         )
     if features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last):
         features = features.permute(0, 2, 3, 1)
-    return wide(features.flatten(1))
+    return to_float32(features.flatten(1))
 
 
 def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:

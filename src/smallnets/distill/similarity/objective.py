@@ -18,13 +18,13 @@ from smallnets.distill.classic import (
     kd_loss,
     map_distance,
     pooled,
-    wide,
+    XXWIDE,
 )
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.training import (
     Batch,
-    Cohort,
-    Observed,
+    JointModels,
+    ModelOutputs,
     TrainSettings,
     check_apart,
     check_network,
@@ -75,8 +75,8 @@ class DistillationObjective:
 
     def __call__(
         self,
-        student: Observed,
-        teacher: Observed,
+        student: ModelOutputs,
+        teacher: ModelOutputs,
         labels: Tensor,
         maps: AttentionMaps | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -183,7 +183,7 @@ def distil(
     settings: TrainSettings,
     *,
     seed: int,
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train students side by side under one teacher, each with its own objective, and return the
     log.
@@ -195,7 +195,7 @@ def distil(
         objectives: name -> objective, one for every student.
         settings: of the training.
         seed: of the order of images and their augmentation.
-        keep: folder for the finished training, see `fit`.
+        cache_dir: folder for the finished training, see `fit`.
 
     Returns:
         One dictionary an epoch: "loss" (sum over the students) and the unweighted "student/term"
@@ -215,7 +215,7 @@ def distil(
     if settings.batch_size < 2 and any(one.sp for one in full.values()):
         raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
     _check_fit(students, teacher, dataset, full)
-    cohort = Cohort(students, {name: one.layers()[0] for name, one in full.items()})
+    cohort = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
     teacher.to(settings.accelerator, memory_format=torch.channels_last)
     history = fit(
         cohort,
@@ -223,7 +223,7 @@ def distil(
         settings,
         seed=seed,
         objective=CohortDistillation(teacher, full),
-        keep=keep,
+        cache_dir=cache_dir,
         label="students",
     )
     teacher.to("cpu", memory_format=torch.contiguous_format)

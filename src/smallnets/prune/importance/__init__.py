@@ -10,10 +10,10 @@ estimates that for all channels at once: it is the squared derivative of the los
   formulas are made of.
 - `groups`: `channel_groups`; channels that go together, across skip connections, of any network.
 - `tracing`: `dependency_graphs`; of the whole network, or of the parts that can be followed.
-- `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `shared_out`; criteria of the groups.
+- `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `divide_by_sites`; criteria of the groups.
 - `coupled`: `coupled_scores`; the scores of Torch-Pruning, for comparison.
 - `schedule`: `Schedule`, `Ranking`, `select`; the official engine, step for step.
-- `pruning`: `at_macs`, `in_rounds`, `Prunable`, `PruneWhileTraining`; at once, or little by little.
+- `pruning`: `masks_at_macs`, `iterative_masks`, `Prunable`, `PruneWhileTraining`; at once, or little by little.
 - `surgery`: `masked`, `remove`, `costs`; networks that are really smaller, and what that saves.
 - `arithmetic`: `counted`, `even`, `explain`; what the published numbers say by counting.
 - `plan`, `study`: the experiments.
@@ -58,48 +58,21 @@ from smallnets.prune.importance.groups import (
     channel_groups,
     group_sites,
 )
-from smallnets.prune.importance.plan import (
-    PRESETS,
-    PUBLISHED,
-    StudySettings,
-    prepare,
-)
 from smallnets.prune.importance.pruning import (
     Prunable,
     PruneWhileTraining,
-    all_open,
-    at_macs,
-    in_rounds,
+    full_masks,
+    iterative_masks,
     kept,
+    masks_at_macs,
 )
 from smallnets.prune.importance.schedule import Ranking, Schedule, select
 from smallnets.prune.importance.scores import (
     CRITERIA,
+    divide_by_sites,
     gate_free_gradients,
     scores,
-    shared_out,
     weight_scores,
-)
-from smallnets.prune.importance.study import (
-    ESTIMATES,
-    TUNED,
-    Examined,
-    accuracy_of,
-    agreement_with,
-    anatomy,
-    by_share,
-    examine,
-    examine_each,
-    gradual_masks,
-    loss_along_gate,
-    new_network,
-    ranked,
-    scoring_batches,
-    trained,
-    tune,
-    tuned,
-    tuning_jobs,
-    widths,
 )
 from smallnets.prune.importance.surgery import (
     Costs,
@@ -111,67 +84,49 @@ from smallnets.prune.importance.surgery import (
 
 __all__ = [
     "CRITERIA",
-    "ESTIMATES",
-    "PRESETS",
-    "PUBLISHED",
-    "REPORTED",
-    "TUNED",
     "ChannelGroup",
     "Costs",
     "Counted",
-    "Examined",
     "Member",
     "Prunable",
     "PruneWhileTraining",
+    "REPORTED",
     "Ranking",
     "Schedule",
     "Site",
-    "StudySettings",
-    "accuracy_of",
-    "agreement_with",
-    "all_open",
-    "anatomy",
-    "at_macs",
     "best_subset",
     "bn_scale",
-    "by_share",
     "chance",
     "channel_groups",
     "concentrated",
     "costs",
     "counted",
     "coupled_scores",
+    "divide_by_sites",
     "even",
-    "examine",
-    "examine_each",
     "explain",
+    "full_masks",
     "gate",
     "gate_curvatures",
     "gate_free_gradients",
     "gate_gradients",
     "gated",
-    "gradual_masks",
     "group_sites",
-    "in_rounds",
+    "iterative_masks",
     "kept",
-    "loss_along_gate",
     "losses_without",
     "magnitude",
     "masked",
+    "masks_at_macs",
     "masks_keeping",
-    "new_network",
     "obd",
     "open_gates",
     "oracle",
     "parameter_gradients",
     "per_batch",
-    "prepare",
-    "ranked",
     "remove",
     "scores",
-    "scoring_batches",
     "select",
-    "shared_out",
     "sites_everywhere",
     "taylor_bn",
     "taylor_fg",
@@ -179,10 +134,5 @@ __all__ = [
     "taylor_output",
     "taylor_so",
     "taylor_weight",
-    "trained",
-    "tune",
-    "tuned",
-    "tuning_jobs",
     "weight_scores",
-    "widths",
 ]

@@ -16,8 +16,8 @@ from smallnets.prune.importance.schedule import Ranking, Schedule, select, units
 from smallnets.prune.importance.scores import (
     OF_WEIGHTS,
     Scores,
+    divide_by_sites,
     scores,
-    shared_out,
     weight_scores,
 )
 from smallnets.prune.importance.surgery import Costs, masked
@@ -26,7 +26,7 @@ from smallnets.training import Batch
 WHILE_TRAINING = ("Taylor FO", *OF_WEIGHTS)
 
 
-def all_open(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
+def full_masks(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
     """Masks of ones for every group."""
     return {name: torch.ones(group.size) for name, group in groups.items()}
 
@@ -36,7 +36,9 @@ def kept(masks: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
-def at_macs(found: Scores, costs: Costs, share: float, *, least: float = 1) -> dict[str, Tensor]:
+def masks_at_macs(
+    found: Scores, costs: Costs, share: float, *, least: float = 1
+) -> dict[str, Tensor]:
     """Masks that take the least important units of the whole network, one more at a time, until at
     most a share of the multiply-accumulates is left.
 
@@ -65,7 +67,7 @@ def at_macs(found: Scores, costs: Costs, share: float, *, least: float = 1) -> d
     return left(low)[0]
 
 
-def in_rounds(
+def iterative_masks(
     model: nn.Module,
     groups: Mapping[str, ChannelGroup],
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -81,24 +83,24 @@ def in_rounds(
     removals, without any training in between.
 
     Args:
-        model, groups, batches, costs: as in `scores` and `at_macs`.
+        model, groups, batches, costs: as in `scores` and `masks_at_macs`.
         share: of the multiply-accumulates that may stay.
         criterion: out of `CRITERIA`.
         rounds: in how many steps, equal in multiply-accumulates.
         divide: whether scores of shared gates are divided by their number of places.
-        least: as in `at_macs`.
+        least: as in `masks_at_macs`.
     """
-    listed, masks = checked(batches), all_open(groups)
+    listed, masks = checked(batches), full_masks(groups)
     for step in range(1, checks.whole("rounds", rounds, 1) + 1):
         with masked(model, groups, masks):
             found = scores(model, groups, listed, (criterion,))[criterion]
-        found = shared_out(found, groups) if divide else found
+        found = divide_by_sites(found, groups) if divide else found
         # what has gone comes first in the next ranking, whatever its sign and size
         ranked = {
             name: torch.where(masks[name] > 0, score, torch.full_like(score, -1))
             for name, score in found.items()
         }
-        masks = at_macs(ranked, costs, 1 - (1 - share) * step / rounds, least=least)
+        masks = masks_at_macs(ranked, costs, 1 - (1 - share) * step / rounds, least=least)
     return masks
 
 
@@ -190,4 +192,4 @@ class PruneWhileTraining:
             self._observe(model, squares, loss)
 
     def _observe(self, model: Prunable, found: Scores, loss: float) -> None:
-        model.ranking.observe(shared_out(found, model.groups) if self.divide else found, loss)
+        model.ranking.observe(divide_by_sites(found, model.groups) if self.divide else found, loss)

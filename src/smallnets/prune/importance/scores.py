@@ -176,7 +176,7 @@ def sum_of(parts: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(parts)).sum(0)
 
 
-def shared_out(found: Scores, groups: Mapping[str, ChannelGroup]) -> Scores:
+def divide_by_sites(found: Scores, groups: Mapping[str, ChannelGroup]) -> Scores:
     """Scores divided by the number of places that a gate is shared by.
 
     The derivative of a shared gate is a sum over its places; undivided, a residual stream looks the

@@ -210,12 +210,12 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
                 shares[member.module][member.side][group.name] = (
                     len(member.places) / group.size / member.width
                 )
-            carried = 0
+            with_gradients = 0
             if isinstance(module, _BatchNorm):
-                carried = 2 if module.affine else 0
+                with_gradients = 2 if module.affine else 0
             elif member.side == "out" and module.bias is not None:
-                carried = 1
-            vectors[group.name] += carried * len(member.places) / group.size
+                with_gradients = 1
+            vectors[group.name] += with_gradients * len(member.places) / group.size
     layers = {
         name: Layer(macs, modules[name].weight.numel(), shares[name]["out"], shares[name]["in"])
         for name, macs in work.items()

@@ -25,9 +25,9 @@ from smallnets.quantize.genie.quantizers import (
     check_bits,
     quantizers_in,
 )
-from smallnets.quantize.genie.swing import replace_module
 from smallnets.quantize.genie.synthesis import frozen_copy
 from smallnets.quantize.genie.units import Unit, compiled, find_units, layer_nodes, traced
+from smallnets.surgery import replace_module
 
 QUANTIZERS = "activation_quantizers"
 ADDITIONS = (operator.add, operator.iadd, torch.add)

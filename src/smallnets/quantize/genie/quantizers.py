@@ -239,7 +239,7 @@ class ActivationQuantizer(nn.Module):
         return quantised if self.mix is None else self.mix(quantised, x)
 
 
-class Mixer:
+class QDrop:
     """QDrop: element by element, the quantised value with a probability, else the exact one.
 
     Args:
@@ -266,11 +266,11 @@ class Mixer:
         if self.draws is not None:
             coins = next(self.draws) < self.probability
         else:
-            coins = toss(exact.shape, self.probability, self.generator).to(exact.device)
+            coins = bernoulli_mask(exact.shape, self.probability, self.generator).to(exact.device)
         return torch.where(coins, quantised, exact)
 
 
-def toss(
+def bernoulli_mask(
     shape: Sequence[int], probability: float, generator: torch.Generator | None = None
 ) -> Tensor:
     """Coins: True with a probability (to 1/65536). Four of them from one random number, which

@@ -2,7 +2,7 @@
 
 Part by part, in order, the rounding of weights and all steps are learned so that the quantised part
 gives what the original part gives (section 3.5 of the chapter). The inputs of a part come from the
-already quantised parts before it. They are carried on from part to part: the network runs once,
+already quantised parts before it. They are with_gradients on from part to part: the network runs once,
 not once for each part.
 """
 
@@ -25,7 +25,7 @@ from smallnets.quantize.genie.quantizers import (
     LEARNS_BITS,
     LEARNS_STEP,
     ActivationQuantizer,
-    Mixer,
+    QDrop,
     WeightQuantizer,
     quantizers_in,
 )
@@ -179,7 +179,7 @@ def learn(
     settings: ReconstructionSettings,
     generator: torch.Generator | None = None,
     *,
-    mixer: Mixer | None = None,
+    mixer: QDrop | None = None,
     rows: Sequence[Tensor] | None = None,
 ) -> list[Progress]:
     """Learn one unit in place.
@@ -195,7 +195,7 @@ def learn(
     """
     exact, quantised = ([sound(student, x) for x in entries] for entries in (exact, quantised))
     weights, activations = quantizers_in(student)
-    mixer = mixer or Mixer(settings.drop, generator)
+    mixer = mixer or QDrop(settings.drop, generator)
     rows = rows or minibatches(len(target), settings, generator)
     bits = [one.logit for one in weights if one.mode in LEARNS_BITS]
     steps = [one.step for one in weights if one.mode in LEARNS_STEP]
@@ -239,7 +239,7 @@ def learn(
 
 @contextmanager
 def learning(
-    weights: Sequence[WeightQuantizer], activations: Sequence[ActivationQuantizer], mixer: Mixer
+    weights: Sequence[WeightQuantizer], activations: Sequence[ActivationQuantizer], mixer: QDrop
 ) -> Iterator[None]:
     """Inside the block weights are soft and activations are mixed; after it, however it ends,
     neither is.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.surgery import replace_module
 
 
 class SwingConv2d(nn.Module):
@@ -82,12 +83,6 @@ def swing(model: nn.Module, jitter: int = 1, generator: torch.Generator | None =
         if is_strided(module):
             replace_module(swung, name, SwingConv2d(module, jitter, generator))
     return swung
-
-
-def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module in the place of the one with a dotted name."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, new)
 
 
 def phase_coverage(

@@ -32,8 +32,8 @@ from smallnets.quantize.genie.statistics import (
     bns_loss,
 )
 from smallnets.quantize.genie.swing import swing as swung
-from smallnets.storage import Arrays, kept_arrays, source_digest
-from smallnets.training.checkpoint import kept_path
+from smallnets.storage import Arrays, cached_arrays, source_digest
+from smallnets.training.checkpoint import cache_path
 from smallnets.training.seeds import seeded
 
 METHODS = ("genie", "gba", "pixels", "zeroq", "noise")
@@ -118,7 +118,7 @@ def synthesize(
     swing: bool = True,
     settings: SynthesisSettings = SynthesisSettings(),
     seed: int = 0,
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> Synthesis:
     """Make images that a network takes for its training data.
 
@@ -130,7 +130,7 @@ def synthesize(
         swing: whether strided convolutions swing.
         settings: how.
         seed: of everything random; every batch has its own.
-        keep: folder in which every finished batch is kept, so that a killed run goes on with the
+        cache_dir: folder in which every finished batch is kept, so that a killed run goes on with the
             next batch and ends with the same images (all batches at once where one generator makes
             them).
 
@@ -163,12 +163,12 @@ def synthesize(
     parts = []
     for batch in (None,) if together else range(batches):
         of = (shape, method, swing, settings, seed, batch, batches if together else 1)
-        path = keep and kept_path(keep, "images", ".npz", model=model, of=of, code=code)
+        path = cache_dir and cache_path(cache_dir, "images", ".npz", model=model, of=of, code=code)
         if batch is None:
             work = partial(_from_one_generator, make, batches, seed)
         else:
             work = partial(make, seeds=(seed, batch))
-        parts.append(kept_arrays(path, partial(_arrays, work)))
+        parts.append(cached_arrays(path, partial(_arrays, work)))
     images = torch.cat([torch.from_numpy(part["images"]).to(like) for part in parts])
     losses = [line for part in parts for line in part["losses"].tolist()]
     seconds = sum(float(part["seconds"]) for part in parts)

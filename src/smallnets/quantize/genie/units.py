@@ -18,8 +18,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from smallnets import checks
-from smallnets.quantize.genie.swing import replace_module
 from smallnets.quantize.genie.synthesis import frozen_copy
+from smallnets.surgery import replace_module
 
 UNITS = ("block", "layer", "model")
 Sites = Mapping[fx.Node, Mapping[fx.Node, str]]  # reader -> tensor read -> name of a quantiser

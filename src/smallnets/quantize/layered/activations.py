@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.quantize.layered.codes import check_widths
-from smallnets.quantize.layered.fake import LEAST, SMALLEST
+from smallnets.quantize.layered.steps import LEAST, positive
 from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import integer_range, scale_gradient
 from smallnets.quantize.uniform import fake_quantize
@@ -58,7 +58,7 @@ class LsqActivation(nn.Module):
         self.started = True
 
     @torch.no_grad()
-    def hold_steps(self) -> None:
+    def clamp_steps(self) -> None:
         """Keep trained steps from falling below a quarter of their start."""
         for bits in self.widths:
             step = self.steps[str(bits)]
@@ -83,9 +83,8 @@ class LsqActivation(nn.Module):
             raise ValueError("activation steps have no start; call network.start(images) first")
         low, high = self.limits(bits)
         x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        step = self.step_of(bits)
+        step = positive(self.step_of(bits))
         count = x.numel() if self.count == "batch" else x[0].numel()
-        step = step + (step.clamp_min(SMALLEST) - step).detach()
         factor = lsq_gradient_factor(count, max(high, 1))
         return fake_quantize(x, scale_gradient(step, factor), low, high)
 

@@ -3,7 +3,7 @@
 - One network of many widths by others: Any-Precision networks (Yu et al., AAAI 2021), which share
   float weights and quantise them by DoReFa at every width, and AdaBits (Jin et al., CVPR 2020),
   whose floor schemes nest. Both take the place of a `WeightRule` in `to_layered`.
-- A network trained at one width only and cut: `truncated`, and `recalibrate` for its BatchNorm.
+- A network trained at one width only and cut: `truncated`, and `recalibrate_width` for its BatchNorm.
 """
 
 import copy
@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.measure.evaluation import evaluating
 from smallnets.quantize.dorefa import dorefa_activations, dorefa_weights
 from smallnets.quantize.layered.codes import NESTED, check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer
 from smallnets.quantize.layered.network import (
-    BATCH_NORMS,
     LayeredNetwork,
     SwitchBatchNorm,
 )
 from smallnets.quantize.rounding import floor_through, round_through
+from smallnets.surgery import batch_norms, recalibrate
 
 SCHEMES = ("original", "modified", "centered")
 FLOAT = 32
@@ -207,8 +206,7 @@ def truncated(network: LayeredNetwork, widths: Sequence[int]) -> LayeredNetwork:
     return cut
 
 
-@torch.no_grad()
-def recalibrate(
+def recalibrate_width(
     network: LayeredNetwork, batches: Iterable[Tensor], bits: int | None = None
 ) -> LayeredNetwork:
     """Give the BatchNorm of a width the statistics of some images, in place.
@@ -221,21 +219,8 @@ def recalibrate(
     """
     if bits is not None:
         network.set_width(bits)
-    norms = [
-        module.current if isinstance(module, SwitchBatchNorm) else module
-        for name, module in network.network.named_modules()
-        if isinstance(module, SwitchBatchNorm)
-        or (isinstance(module, BATCH_NORMS) and ".norms." not in f".{name}")
-    ]
-    before = [(norm, norm.momentum) for norm in norms]
-    device = next(network.parameters()).device
-    with evaluating(network):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-            norm.train()
-        for images in batches:
-            network(images.to(device))
-    for norm, momentum in before:
-        norm.momentum = momentum
+    switched = [m for m in network.modules() if isinstance(m, SwitchBatchNorm)]
+    own = {id(norm) for module in switched for norm in module.norms.values()}
+    norms = [norm for norm in batch_norms(network) if id(norm) not in own]
+    recalibrate(network, batches, [*norms, *(module.current for module in switched)])
     return network

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.quantize.layered.activations import LsqActivation
 from smallnets.quantize.layered.codes import RULES, check_widths, levels, offset, rounded
+from smallnets.quantize.layered.steps import LEAST, positive
 from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import integer_range, scale_gradient
 from smallnets.quantize.uniform import nearest_codes
@@ -31,9 +33,7 @@ from smallnets.quantize.uniform import nearest_codes
 STEPS = ("free", "tied")
 GRADIENTS = ("own", "scaled", "raw")
 STARTS = ("search", "lsq")
-SMALLEST = 1e-8  # of a step
 SEARCHED = 2**14  # weights on which a start is searched
-LEAST = 0.25  # of its start that a step may shrink to while it is trained
 
 
 class _Valued(torch.autograd.Function):
@@ -201,8 +201,6 @@ class WeightRule:
 
     def inputs(self, widths: Sequence[int], count: str) -> nn.Module:
         """The quantiser of a layer's input."""
-        from smallnets.quantize.layered.activations import LsqActivation
-
         return LsqActivation(widths, count)
 
 
@@ -255,11 +253,11 @@ class CascadeQuantizer(nn.Module):
         them, as it takes its BatchNorm.
         """
         if bits == self.high:
-            return _positive(self.step)
+            return positive(self.step)
         if self.how.steps == "tied":
-            return _positive(self.step) * 2.0 ** (self.high - bits)
+            return positive(self.step) * 2.0 ** (self.high - bits)
         if bits in self.widths:
-            return _positive(self.steps[str(bits)])
+            return positive(self.steps[str(bits)])
         above = min(width for width in self.widths if width > bits)
         return self.step_of(above) * 2.0 ** (above - bits)
 
@@ -323,7 +321,7 @@ class CascadeQuantizer(nn.Module):
         return offset(self.high, bits, self.how.rule)
 
     @torch.no_grad()
-    def hold_steps(self) -> None:
+    def clamp_steps(self) -> None:
         """Keep trained steps from falling below a quarter of their start.
 
         A step of the highest width that runs to zero blows up the gradients of all lower ones,
@@ -350,8 +348,3 @@ class CascadeQuantizer(nn.Module):
             yield
         finally:
             self._sharing, self._codes = False, None
-
-
-def _positive(step: Tensor) -> Tensor:
-    """The step, or 1e-8 if it is smaller; the gradient passes either way."""
-    return step + (step.clamp_min(SMALLEST) - step).detach()

@@ -7,7 +7,6 @@ detached, and the highest width always learns from the labels.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -71,8 +70,3 @@ def check_mode(mode: str, widths: int) -> None:
     checks.one_of("mode", mode, MODES)
     if widths < 2 and mode != "hard":
         raise ValueError(f"mode must be hard with a single width; got {mode!r}")
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Mean entropy (nats) of rows of probabilities: the least that a soft loss can be."""
-    return -torch.xlogy(probabilities, probabilities).sum(1).mean()

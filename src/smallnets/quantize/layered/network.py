@@ -12,17 +12,18 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from smallnets import checks
 from smallnets.measure.evaluation import evaluating
 from smallnets.quantize.layered.activations import COUNTS, LsqActivation
 from smallnets.quantize.layered.codes import check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
+from smallnets.surgery import replace_module
 
 NORMS = ("own", "shared")
 LAYERED = WeightRule()
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class QuantizedLayer(nn.Module):
@@ -168,12 +169,12 @@ class LayeredNetwork(nn.Module):
             for inner, _ in module.named_parameters()
         }
 
-    def hold_steps(self) -> None:
-        """Keep all learned steps above their least values, see `CascadeQuantizer.hold_steps`."""
+    def clamp_steps(self) -> None:
+        """Keep all learned steps above their least values, see `CascadeQuantizer.clamp_steps`."""
         for _, layer in self.layers():
             for part in (layer.inputs, layer.weights):
                 if isinstance(part, LsqActivation | CascadeQuantizer):
-                    part.hold_steps()
+                    part.clamp_steps()
 
     @contextmanager
     def same_weights(self) -> Iterator[None]:
@@ -181,7 +182,7 @@ class LayeredNetwork(nn.Module):
 
         To be entered once a training step; steps are held above their least values here, too.
         """
-        self.hold_steps()
+        self.clamp_steps()
         with ExitStack() as stack:
             for _, layer in self.layers():
                 if isinstance(layer.weights, CascadeQuantizer):
@@ -243,20 +244,13 @@ def to_layered(
         except ValueError as error:
             raise ValueError(f"layer {name}: {error}") from error
         inputs = weights.inputs(chosen, count) if activations else None  # type: ignore[union-attr]
-        _replace(network, name, QuantizedLayer(layer, quantizer, inputs))
-    batch_norms = [n for n, m in network.named_modules() if isinstance(m, BATCH_NORMS)]
+        replace_module(network, name, QuantizedLayer(layer, quantizer, inputs))
+    batch_norms = [n for n, m in network.named_modules() if isinstance(m, _BatchNorm)]
     if not batch_norms:
         warnings.warn("the network has no BatchNorm to switch with the width", stacklevel=2)
     if norms == "own":
         for name in batch_norms:
-            _replace(network, name, SwitchBatchNorm(network.get_submodule(name), chosen))
+            replace_module(network, name, SwitchBatchNorm(network.get_submodule(name), chosen))
     layered = LayeredNetwork(network, chosen)
     layered.train(model.training)
     return layered
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    if not name:
-        raise ValueError("the network must hold its layers; got a single layer")
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, module)

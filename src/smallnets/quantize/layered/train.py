@@ -24,7 +24,7 @@ from smallnets.training import Batch, TrainSettings, fit
 from smallnets.training.checkpoint import History
 
 
-class _Carried(torch.autograd.Function):
+class _WithGradients(torch.autograd.Function):
     """A loss that hands ready gradients to its parameters."""
 
     @staticmethod
@@ -38,9 +38,11 @@ class _Carried(torch.autograd.Function):
         return (None, None, *scaled)
 
 
-def carried(loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def with_gradients(
+    loss: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> Tensor:
     """A loss of this value whose gradient by each parameter is the one given."""
-    return _Carried.apply(loss.detach(), list(gradients), *parameters)
+    return _WithGradients.apply(loss.detach(), list(gradients), *parameters)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class TrainOnce:
         mean = torch.stack(list(losses.values())).mean()
         # A fused optimiser wants a gradient for every parameter, of widths that rested, too.
         complete = [_or_zero(g, p) for g, p in zip(together, parameters, strict=True)]
-        terms = {"loss": carried(mean, parameters, complete)}
+        terms = {"loss": with_gradients(mean, parameters, complete)}
         terms |= {f"loss {bits}": loss for bits, loss in losses.items()}
         terms |= {f"weight {b}": w for b, w in zip(widths, weights, strict=True)}
         return terms
@@ -153,7 +155,7 @@ def train_once(
     *,
     seed: int,
     objective: TrainOnce = TrainOnce(),
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
     label: str = "once",
 ) -> History:
     """Train a layered network in place and return the terms of every epoch.
@@ -161,7 +163,7 @@ def train_once(
     Args:
         network: from `to_layered`; its activation steps start here from the first images, unless
             they have.
-        dataset, seed, keep, label: as for `smallnets.training.fit`.
+        dataset, seed, cache_dir, label: as for `smallnets.training.fit`.
         settings: how to train. Its weight decay acts on shared weights only.
         objective: loss of the widths, and how they are combined. Its gradients are taken width by
             width in one process, so it does not train across several.
@@ -171,6 +173,8 @@ def train_once(
     objective.check(len(network.widths))
     objective = replace(objective, decay=settings.weight_decay)
     plain = replace(settings, weight_decay=0.0)
-    history = fit(network, dataset, plain, seed=seed, objective=objective, keep=keep, label=label)
-    network.hold_steps()
+    history = fit(
+        network, dataset, plain, seed=seed, objective=objective, cache_dir=cache_dir, label=label
+    )
+    network.clamp_steps()
     return history

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data import Dataset
-from smallnets.search.lana.layers import Layered
+from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.pool import Pool, Table, same_pool
 from smallnets.training import Batch, TrainSettings, fit
 
@@ -72,7 +72,7 @@ class LayerwiseDistillation:
         reduction: see `feature_loss`.
     """
 
-    teacher: Layered
+    teacher: ReplaceableLayers
     reduction: str = "mean"
 
     def __post_init__(self) -> None:
@@ -91,15 +91,15 @@ class LayerwiseDistillation:
 
 
 def distil_candidates(
-    layered: Layered,
+    layered: ReplaceableLayers,
     pool: Pool,
     dataset: Dataset,
     settings: TrainSettings,
     *,
     seed: int,
     reduction: str = "mean",
-    side_by_side: bool = True,
-    keep: Path | None = None,
+    run_parallel: bool = True,
+    cache_dir: Path | None = None,
 ) -> Table:
     """Train all candidates in place, each against the teacher's layer on the teacher's input.
 
@@ -110,8 +110,8 @@ def distil_candidates(
         settings: of the training. Weight decay would shrink candidates whose loss is small.
         seed: of the order of images and their augmentation.
         reduction: see `feature_loss`.
-        side_by_side: one training of all, or one after the other with the same result.
-        keep: folder for the finished training, see `fit`.
+        run_parallel: one training of all, or one after the other with the same result.
+        cache_dir: folder for the finished training, see `fit`.
 
     Returns:
         The mean loss of every trained candidate in the last epoch, 0 for teacher and identity.
@@ -124,19 +124,25 @@ def distil_candidates(
         raise ValueError("the pool must have a candidate with weights to train; it has none")
     teacher = layered.network.eval()
     objective = LayerwiseDistillation(layered, reduction)
-    parts = [pool] if side_by_side else [pool.part([pair]) for pair in pool.pairs]
+    parts = [pool] if run_parallel else [pool.part([pair]) for pair in pool.pairs]
     losses = [np.zeros(len(names)) for names in pool.names]
     teacher.to(settings.accelerator)
     for number, part in enumerate(parts):
         if not any(True for _ in part.parameters()):
             continue  # an identity has nothing to learn
         history = fit(
-            part, dataset, settings, seed=seed, objective=objective, keep=keep, label="candidates"
+            part,
+            dataset,
+            settings,
+            seed=seed,
+            objective=objective,
+            cache_dir=cache_dir,
+            label="candidates",
         )
         last = {key: value for key, value in history[-1].items() if key != "loss"}
         for key, value in last.items():
             layer, choice = map(int, key.split("/"))
-            choice = choice if side_by_side else pool.pairs[number][1]
+            choice = choice if run_parallel else pool.pairs[number][1]
             if any(True for _ in pool.rows[layer][choice - 1].parameters()):
                 losses[layer][choice] = value
     teacher.to("cpu")

@@ -8,34 +8,24 @@ slows all of them alike, and the median over the rounds forgets it.
 
 import json
 import platform
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.measure import evaluating, parameters
-from smallnets.search.lana.layers import Layered, Replay
+from smallnets.measure import Timing, evaluating, interleaved, parameters
+from smallnets.search.lana.layers import ReplaceableLayers, Replay
 from smallnets.search.lana.pool import Pool, Table
 from smallnets.storage import atomic_path
 from smallnets.training.workers import threads as torch_threads
 
 
-class Timing(NamedTuple):
-    """Milliseconds for one batch: quartiles over the rounds."""
-
-    low: float
-    median: float
-    high: float
-
-
-def in_turns(
+def interleaved_latency(
     things: Mapping[str, tuple[nn.Module, Tensor]],
     *,
     rounds: int = 15,
@@ -46,46 +36,29 @@ def in_turns(
 
     Args:
         things: name -> module and input. Modules run in evaluation mode and are left as they were.
-        rounds: blocks of each module; the quartiles are those of the blocks' means.
-        block: milliseconds that a block lasts at least.
+        rounds, block: see `smallnets.measure.interleaved`.
         threads: CPU threads of torch's operations.
 
     Raises:
         ValueError: a number is out of range.
     """
-    checks.whole("rounds", rounds, 1)
-    checks.above("block", block, 0)
     checks.whole("threads", threads, 1)
-    times: dict[str, list[float]] = {name: [] for name in things}
     with ExitStack() as stack:
         for module, _ in things.values():
             stack.enter_context(evaluating(module))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch_threads(threads))
-        runs = {}
-        for name, (module, x) in things.items():
-            _block(module, x, 2)  # the first calls allocate
-            once = min(_block(module, x, 1) for _ in range(3))
-            runs[name] = max(1, round(block / max(once, 1e-4)))
-        for _ in range(rounds):
-            for name, (module, x) in things.items():
-                times[name].append(_block(module, x, runs[name]))
-    return {
-        name: Timing(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
-        for name, values in times.items()
-    }
+        calls = {name: _call(module, x) for name, (module, x) in things.items()}
+        return interleaved(calls, rounds=rounds, block=block)
 
 
-def _block(module: nn.Module, x: Tensor, runs: int) -> float:
-    """Mean milliseconds of some runs."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    began = time.perf_counter()
-    for _ in range(runs):
+def _call(module: nn.Module, x: Tensor) -> Callable[[], None]:
+    def call() -> None:
         module(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return 1000 * (time.perf_counter() - began) / runs
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -104,7 +77,7 @@ class LatencyTable:
     processor: str
     entries: dict[str, Timing]
 
-    def rows(self, layered: Layered, pool: Pool) -> Table:
+    def rows(self, layered: ReplaceableLayers, pool: Pool) -> Table:
         """Medians of every layer's candidates, the teacher's first.
 
         Raises:
@@ -112,11 +85,11 @@ class LatencyTable:
         """
         return [np.array([self._entry(key).median for key in row]) for row in _keys(layered, pool)]
 
-    def fixed(self, layered: Layered) -> float:
+    def fixed(self, layered: ReplaceableLayers) -> float:
         """Median of what is not replaced: stem, head, whatever lies between layers."""
         return self._entry(_fixed_key(layered)).median
 
-    def covers(self, layered: Layered, pool: Pool) -> bool:
+    def covers(self, layered: ReplaceableLayers, pool: Pool) -> bool:
         """Whether all entries are there."""
         needed = {key for row in _keys(layered, pool) for key in row} | {_fixed_key(layered)}
         return all(key in self.entries or key.startswith("nothing") for key in needed)
@@ -157,7 +130,7 @@ class LatencyTable:
 
 
 def measure_table(
-    layered: Layered,
+    layered: ReplaceableLayers,
     pool: Pool,
     *,
     batch: int = 16,
@@ -171,8 +144,8 @@ def measure_table(
         layered: the teacher, on the device that is to be measured.
         pool: its candidates.
         batch: examples in a batch.
-        rounds: see `in_turns`.
-        threads: see `in_turns`.
+        rounds: see `interleaved_latency`.
+        threads: see `interleaved_latency`.
         networks: whole networks to time beside the entries.
 
     Returns:
@@ -191,13 +164,13 @@ def measure_table(
     things[_fixed_key(layered)] = (frame, example)
     for name, network in (networks or {}).items():
         things[f"network {name}"] = (network, example)
-    timings = in_turns(things, rounds=rounds, threads=threads)
+    timings = interleaved_latency(things, rounds=rounds, threads=threads)
     whole = {name: timings.pop(f"network {name}") for name in networks or {}}
     processor = platform.processor() or platform.machine()
     return LatencyTable(batch, threads, processor, timings), whole
 
 
-def _keys(layered: Layered, pool: Pool) -> list[list[str]]:
+def _keys(layered: ReplaceableLayers, pool: Pool) -> list[list[str]]:
     """What is looked up for every candidate: its name, what it maps to what, its parameters."""
     rows = []
     for layer, names in enumerate(pool.names):
@@ -211,7 +184,7 @@ def _keys(layered: Layered, pool: Pool) -> list[list[str]]:
     return rows
 
 
-def _fixed_key(layered: Layered) -> str:
+def _fixed_key(layered: ReplaceableLayers) -> str:
     size = "x".join(map(str, layered.example.shape[1:]))
     rest = parameters(layered.network) - sum(parameters(layer) for layer in layered.layers)
     return f"fixed part for {size}, {rest} parameters"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from smallnets.measure import evaluating
 from smallnets.search.lana.operations import Shape
+from smallnets.surgery import replace_module
 
 
 class Passed(NamedTuple):
@@ -40,7 +41,7 @@ class Replay(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Layered:
+class ReplaceableLayers:
     """A network and its replaceable layers.
 
     Attributes:
@@ -128,11 +129,11 @@ class Layered:
         before = self.layers
         try:
             for layer, module in modules.items():
-                _put(self.network, self.names[layer], module)
+                replace_module(self.network, self.names[layer], module)
             yield self.network
         finally:
             for layer in modules:
-                _put(self.network, self.names[layer], before[layer])
+                replace_module(self.network, self.names[layer], before[layer])
 
     def stitched(self, modules: Sequence[nn.Module]) -> nn.Module:
         """A network of its own with these modules as layers: everything is a deep copy."""
@@ -140,13 +141,8 @@ class Layered:
             return copy.deepcopy(self.network)
 
 
-def _put(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, module)
-
-
-def _audit(layered: Layered) -> None:
-    """One pass of the example that checks all that `Layered` promises."""
+def _audit(layered: ReplaceableLayers) -> None:
+    """One pass of the example that checks all that `ReplaceableLayers` promises."""
     order: list[str] = []
     seen: list[tuple[str, Tensor, int]] = []
     handles = []

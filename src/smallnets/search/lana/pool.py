@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from smallnets.measure import macs, parameters
-from smallnets.search.lana.layers import Layered
+from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.operations import TEACHER, available, operation
 
 Table = list[np.ndarray]  # one row a layer, one float64 a candidate; rows may differ in length
@@ -38,11 +38,11 @@ class Pool(nn.Module):
             [candidate(x) for candidate in row] for row, x in zip(self.rows, inputs, strict=True)
         ]
 
-    def module(self, layered: Layered, layer: int, choice: int) -> nn.Module:
+    def module(self, layered: ReplaceableLayers, layer: int, choice: int) -> nn.Module:
         """The module behind a choice: 0 is the teacher's layer."""
         return self.rows[layer][choice - 1] if choice else layered.layers[layer]
 
-    def stitched(self, layered: Layered, choices: Sequence[int]) -> nn.Module:
+    def stitched(self, layered: ReplaceableLayers, choices: Sequence[int]) -> nn.Module:
         """A student: the network with the chosen candidate in every layer, all deep copies.
 
         Args:
@@ -98,7 +98,7 @@ def log10_space(counts: Sequence[int]) -> float:
     return float(np.log10(np.asarray(counts, dtype=float)).sum())
 
 
-def build_pool(layered: Layered, names: Sequence[str]) -> Pool:
+def build_pool(layered: ReplaceableLayers, names: Sequence[str]) -> Pool:
     """Freshly initialised candidates of the given names for every layer, where its shape can have
     them. Draws from torch's default random numbers: seed them outside.
 
@@ -119,7 +119,7 @@ def build_pool(layered: Layered, names: Sequence[str]) -> Pool:
     return Pool(rows)
 
 
-def same_pool(layered: Layered, pool: Pool) -> Pool:
+def same_pool(layered: ReplaceableLayers, pool: Pool) -> Pool:
     """The pool, its candidates checked against the layers: for a pool of one's own.
 
     Raises:
@@ -135,7 +135,7 @@ def same_pool(layered: Layered, pool: Pool) -> Pool:
     return pool
 
 
-def sizes(layered: Layered, pool: Pool) -> dict[str, Table]:
+def sizes(layered: ReplaceableLayers, pool: Pool) -> dict[str, Table]:
     """Of every choice, "parameters", and "macs": multiply-accumulates for one example."""
     found: dict[str, Table] = {"parameters": [], "macs": []}
     for layer, names in enumerate(pool.names):

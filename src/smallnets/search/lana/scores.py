@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.losses import kl_divergence
 from smallnets.measure import evaluating
 from smallnets.search.lana.candidates import feature_loss
-from smallnets.search.lana.layers import Layered, Replay
+from smallnets.search.lana.layers import ReplaceableLayers, Replay
 from smallnets.search.lana.pool import Pool, Table, check_choices
 from smallnets.search.lana.tuning import batch_statistics
 
@@ -24,7 +25,7 @@ SCORES = ("loss", "accuracy", "kl", "mse")
 
 
 def score_pool(
-    layered: Layered,
+    layered: ReplaceableLayers,
     pool: Pool,
     x: Tensor,
     y: Tensor,
@@ -84,12 +85,12 @@ def _sums(logits: Tensor, teacher_logits: Tensor, y: Tensor) -> np.ndarray:
         raise ValueError(
             f"labels must be between 0 and {classes - 1}; got {int(y.min())} to {int(y.max())}"
         )
-    student, teacher = (F.log_softmax(z.double(), dim=1) for z in (logits, teacher_logits))
+    student, teacher = logits.double(), teacher_logits.double()
     return np.array(
         [
-            F.nll_loss(student, y, reduction="sum").item(),
+            F.cross_entropy(student, y, reduction="sum").item(),
             (logits.argmax(dim=1) != y).sum().item(),
-            F.kl_div(student, teacher, reduction="sum", log_target=True).item(),
+            kl_divergence(student, teacher, reduction="sum").item(),
         ]
     )
 

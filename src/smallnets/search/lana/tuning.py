@@ -9,7 +9,6 @@ The paper fine-tunes with the original objective and distillation; its weights a
 Equal ones at temperature 1 are ours.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.data import Dataset
+from smallnets.losses import kl_divergence
 from smallnets.measure import accuracy, evaluating, negative_log_likelihood, predict
+from smallnets.surgery import batch_norms
 from smallnets.training import Batch, TrainSettings, fit
 
 
@@ -52,10 +53,7 @@ def tuning_loss(
             "student and teacher logits must both be (batch, classes); "
             f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         )
-    student, teacher = (
-        F.log_softmax(z / temperature, dim=1) for z in (student_logits, teacher_logits)
-    )
-    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    soft = kl_divergence(student_logits, teacher_logits, temperature)
     return (1 - alpha) * F.cross_entropy(student_logits, labels) + alpha * temperature**2 * soft
 
 
@@ -91,7 +89,7 @@ def fine_tune(
     seed: int,
     alpha: float = 0.5,
     temperature: float = 1.0,
-    keep: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train a stitched student end to end, in place, and return the log.
 
@@ -102,54 +100,25 @@ def fine_tune(
         settings: of the training.
         seed: of the order of images and their augmentation.
         alpha, temperature: of `tuning_loss`; alpha 0 is training on labels alone.
-        keep: folder for the finished training.
+        cache_dir: folder for the finished training.
     """
     teacher.eval().to(settings.accelerator)
     history = fit(
         student, dataset, settings, seed=seed, objective=FineTuning(teacher, alpha, temperature),
-        keep=keep, label="tuned",
+        cache_dir=cache_dir, label="tuned",
     )  # fmt: skip
     teacher.to("cpu")
     return history
-
-
-def _norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-
-def recalibrated(network: nn.Module, x: Tensor, batch_size: int = 250) -> nn.Module:
-    """A copy whose BatchNorm statistics are those of `x` in this network.
-
-    Candidates bring statistics of the teacher's features; behind other stand-ins they see others.
-    No weight changes. Whoever compares networks does it for all or for none.
-
-    Raises:
-        ValueError: there are no inputs.
-    """
-    checks.whole("number of inputs", len(x), 1)
-    changed = copy.deepcopy(network).eval()
-    norms = _norms(changed)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.train()
-    with torch.no_grad():
-        for images in x.split(batch_size):
-            changed(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return changed.eval()
 
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Evaluation, but with BatchNorm statistics of the batch at hand; nothing is remembered.
 
-    On all images in one batch this is `recalibrated` and evaluated in a single pass (up to the
+    On all images in one batch this is `smallnets.surgery.recalibrate` and evaluated in a single pass (up to the
     factor n / (n - 1) in variances).
     """
-    norms = _norms(network)
+    norms = batch_norms(network)
     before = [norm.track_running_stats for norm in norms]
     with evaluating(network):
         for norm in norms:

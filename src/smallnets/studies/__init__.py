@@ -1,0 +1,7 @@
+"""The chapters' experiments: what is trained, how often, on what, and what is measured of it.
+
+Every study is a package of one shape. `plan` has its settings, its presets by scale, the options
+that a reader may give and `prepare`; `experiments` has functions of (data set, settings, seed).
+What they share is in `study` and `networks`. The methods that they use are in the rooms `distill`,
+`prune`, `search` and `quantize`, which know nothing of them.
+"""

@@ -1,0 +1,165 @@
+"""Students that start near their teacher, and the loss around them: section 6.2.
+
+The published code multiplies the learning rate by 1 - lambda, which the paper does not say. So
+every start between teacher and random has two controls: a random start at the same reduced rate,
+and the same start at the full rate.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from smallnets.data import Dataset
+from smallnets.distill.fidelity.losses import soft_cross_entropy, tempered
+from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_from_ensemble
+from smallnets.distill.fidelity.start import between, recalibrate_running
+from smallnets.distill.fidelity.surface import Surface, loss_surface, straight_path
+from smallnets.studies.fidelity.plan import StudySettings
+from smallnets.studies.fidelity.students import (
+    Measures,
+    StudentEvaluator,
+    new_network,
+    seen_images,
+    teacher_seed,
+    train_teacher,
+)
+
+RANDOM, FIRST = "random", "teacher's first weights"
+
+
+class StartAndEnd(NamedTuple):
+    """A student before and after its training."""
+
+    start: nn.Module
+    end: nn.Module
+
+
+def scaled_rate(settings: StudySettings, lam: float) -> float:
+    """Learning rate of the published code for a start at `lam`: lr (1 - lam), at least where the
+    schedule ends.
+    """
+    return max(settings.training.lr * (1 - lam), settings.training.final_lr, 1e-12)
+
+
+def train_from_starts(
+    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+) -> tuple[nn.Module, dict[str, StartAndEnd]]:
+    """A teacher, and students from every start and at every rate.
+
+    Returns:
+        The teacher, and students called "λ = 0" (random), "λ = 0.5" (reduced rate), "random, rate
+        of λ = 0.5", "λ = 0.5, full rate" and "teacher's first weights" (full rate).
+    """
+    teacher = train_teacher(dataset, settings, seed, 0, cache_dir, settings.near_norm)
+    stranger = new_network(settings.network, dataset, seed, settings.near_norm)
+    first = new_network(settings.network, dataset, teacher_seed(seed, 0), settings.near_norm)
+    size = settings.training.batch_size
+    batches = seen_images(dataset, settings.training.augmentation, size).split(size)
+
+    def start(lam: float) -> nn.Module:
+        return recalibrate_running(between(teacher, stranger, lam), batches)
+
+    groups = {0.0: {"λ = 0": stranger, FIRST: first}}
+    for lam in settings.lams:
+        groups[0.0][f"λ = {lam:g}, full rate"] = start(lam)
+        groups.setdefault(lam, {})[f"λ = {lam:g}"] = start(lam)
+        groups[lam][f"{RANDOM}, rate of λ = {lam:g}"] = copy.deepcopy(stranger)
+    found: dict[str, StartAndEnd] = {}
+    for lam, students in groups.items():
+        starts = {name: copy.deepcopy(one).eval() for name, one in students.items()}
+        rate = scaled_rate(settings, lam)
+        training = replace(
+            settings.training, lr=rate, final_lr=min(settings.training.final_lr, rate)
+        )
+        objectives = dict.fromkeys(students, Objective(temperature=settings.temperature))
+        distill_from_ensemble(
+            students,
+            Ensemble([teacher]),
+            dataset,
+            objectives,
+            training,
+            seed=seed,
+            cache_dir=cache_dir,
+        )
+        found |= {name: StartAndEnd(starts[name], one) for name, one in students.items()}
+    return teacher, found
+
+
+def near_teacher(
+    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+) -> Measures:
+    """Measures of the students of `train_from_starts`, with "start agreement" on training images before the
+    first step.
+    """
+    teacher, found = train_from_starts(dataset, settings, seed, cache_dir)
+    examine = StudentEvaluator(teacher, dataset, settings.training)
+    return {
+        name: {**examine(one.end), "start agreement": examine.before(one.start)}
+        for name, one in found.items()
+    }
+
+
+def distillation_gap(
+    teacher: nn.Module, images: Tensor, temperature: float
+) -> Callable[[nn.Module], Tensor]:
+    """The student's loss on fixed images less its smallest possible value: 0 for the teacher.
+
+    Normalisation uses the statistics of these images, so that a network anywhere in the plane of
+    weights has statistics that fit it.
+
+    Args:
+        teacher: of the same architecture.
+        images: prepared images (n, channels, height, width).
+        temperature: of the soft targets.
+    """
+
+    def outputs(network: nn.Module) -> Tensor:
+        visitor = copy.deepcopy(network).train()
+        with torch.no_grad():
+            return visitor(images)
+
+    told = outputs(teacher)
+    log_probs = tempered(told, temperature)
+    least = temperature**2 * -(log_probs.exp() * log_probs).sum(dim=1).mean()
+    return lambda network: soft_cross_entropy(told, outputs(network), temperature) - least
+
+
+class Landscape(NamedTuple):
+    """The loss around one student's training."""
+
+    surface: Surface
+    path: tuple[Tensor, Tensor]  # from the student's end to the teacher
+
+
+def landscapes(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    cache_dir: Path | None = None,
+    names: tuple[str, ...] = ("λ = 0",),
+    images: int = 300,
+    points: int = 11,
+) -> dict[str, Landscape]:
+    """The loss in the plane of teacher, start and end of some students of `train_from_starts`.
+
+    Args:
+        names: of the students.
+        images: training images, under one fixed draw of the view, on which the loss is taken.
+        points: of each side of the grid.
+    """
+    teacher, found = train_from_starts(dataset, settings, seed, cache_dir)
+    training = settings.training
+    viewed = seen_images(dataset, training.augmentation, training.batch_size, images)
+    gap = distillation_gap(teacher, viewed, settings.temperature)
+    return {
+        name: Landscape(
+            loss_surface(teacher, *found[name], gap, points),
+            straight_path(found[name].end, teacher, gap, points),
+        )
+        for name in names
+    }

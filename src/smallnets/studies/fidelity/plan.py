@@ -1,0 +1,233 @@
+"""Sizes and schedules of the study's experiments at three scales."""
+
+from dataclasses import dataclass, replace
+
+from smallnets import checks
+from smallnets.data import Augmentation, Dataset, load
+from smallnets.training import TrainSettings, with_seeds
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Sizes of the chapter's experiments.
+
+    Attributes:
+        network: of teachers and students alike, see `smallnets.models.named`.
+        others: students of other sizes than the teacher.
+        near_norm: normalisation in the experiments on starting near the teacher.
+        train, test: images to use of each part; None is all.
+        held_out: training images set aside for choosing settings.
+        seeds: repetitions of the main comparison.
+        side_seeds: repetitions of the other experiments.
+        members: sizes of the ensembles.
+        temperatures: of the main comparison.
+        temperature: of all other experiments.
+        alphas: weights of the labels.
+        lams: weights of the teacher in the student's start; 0 is added.
+        lengths: of the training, as multiples of the students' epochs.
+        amounts: multiples of the labelled images in the experiment on growing data.
+        labelled: share of the training images whose labels the teacher of that experiment sees.
+        views: names of the data policies to compare, see `policies`; None is all of them.
+        share: of foreign or generated images in a batch.
+        foreign, foreign_images: data set that the foreign images come from, and how many of them;
+            None leaves them out.
+        rates, adam_rates: candidates of the search for learning rates.
+        adam_lr: learning rate of Adam.
+        teaching, training: of the teachers on labels, and of the students.
+    """
+
+    network: str
+    others: tuple[str, ...]
+    near_norm: str
+    train: int | None
+    test: int | None
+    held_out: int
+    seeds: int
+    side_seeds: int
+    teaching: TrainSettings
+    training: TrainSettings
+    members: tuple[int, ...] = (1, 3, 5)
+    temperatures: tuple[float, ...] = (1.0, 4.0)
+    temperature: float = 1.0
+    alphas: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    lams: tuple[float, ...] = (0.25, 0.375, 0.5, 0.75)
+    lengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    amounts: tuple[int, ...] = (1, 2, 4)
+    labelled: float = 0.25
+    views: tuple[str, ...] | None = None
+    share: float = 0.2
+    foreign: str | None = "glyphs62"
+    foreign_images: int = 500
+    rates: tuple[float, ...] = (0.1, 0.3)
+    adam_rates: tuple[float, ...] = (1e-3, 1e-2)
+    adam_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "side_seeds"):
+            checks.whole(name, getattr(self, name), 1)
+        for name in ("members", "amounts"):
+            checks.each(name, getattr(self, name), checks.whole, 1)
+        for name in ("temperatures", "lengths", "rates", "adam_rates"):
+            checks.each(name, getattr(self, name), checks.above, 0)
+        for name in ("alphas", "lams"):
+            checks.each(name, getattr(self, name), checks.between, 0, 1)
+        for name in ("temperature", "labelled", "adam_lr"):
+            checks.above(name, getattr(self, name), 0)
+        checks.between("labelled", self.labelled, 0, 1)
+        checks.between("share", self.share, 0, 1)
+
+
+def _quick(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
+    """Short training with a warm-up, without which seeds scatter."""
+    return TrainSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=1e-4,
+        warmup_epochs=3 * epochs / 8,
+        augmentation=Augmentation(crop=2),
+    )
+
+
+PRESETS = {
+    "smoke": StudySettings(
+        network="convnet-4",
+        others=("convnet-8",),
+        near_norm="batch",
+        train=256,
+        test=200,
+        held_out=64,
+        seeds=2,
+        side_seeds=1,
+        members=(1, 2),
+        temperatures=(1.0,),
+        alphas=(0.5,),
+        lams=(0.5,),
+        lengths=(1.0,),
+        amounts=(1, 2),
+        teaching=_quick(epochs=1, lr=0.3),
+        training=_quick(epochs=1, lr=0.3),
+    ),
+    "small": StudySettings(
+        network="convnet-16",
+        others=("convnet-8", "convnet-24"),
+        near_norm="batch",
+        train=1200,
+        test=1200,
+        held_out=400,
+        seeds=3,
+        side_seeds=3,
+        alphas=(0.1, 0.7),
+        lams=(0.25, 0.5),
+        lengths=(0.5, 1.0),
+        # CombAug has rotation, vertical flip and colour jitter in it.
+        views=("none", "baseline", "CombAug", "MixUp", "generated", "out of domain"),
+        adam_lr=1e-2,
+        teaching=_quick(epochs=8, lr=0.3),
+        training=_quick(epochs=8, lr=0.3),
+    ),
+    # Self-distillation of the paper with its schedules; the code's teacher uses Nesterov momentum,
+    # the paper's plain momentum, which is followed here.
+    "paper": StudySettings(
+        network="preresnet-20",
+        others=("preresnet-14", "preresnet-56"),
+        near_norm="layer",
+        train=None,
+        test=None,
+        held_out=5000,
+        seeds=3,
+        side_seeds=3,
+        temperatures=(1.0, 4.0),
+        lengths=(0.1, 1.0),
+        foreign="svhn",
+        foreign_images=50_000,
+        teaching=TrainSettings(
+            epochs=200,
+            batch_size=256,
+            lr=0.1,
+            nesterov=False,
+            weight_decay=1e-4,
+            whole_epochs=True,
+            augmentation=Augmentation(crop=4),
+        ),
+        training=TrainSettings(
+            epochs=300,
+            batch_size=128,
+            lr=0.05,
+            final_lr=1e-6,
+            weight_decay=1e-4,
+            whole_epochs=True,
+            augmentation=Augmentation(crop=4),
+        ),
+    ),
+}
+
+
+def prepare(
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    train: int | None = None,
+    epochs: int | None = None,
+    flips: bool | None = None,
+    norm: str | None = None,
+) -> tuple[Dataset, StudySettings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
+
+    Args:
+        name: of the data set, for `smallnets.data.load`.
+        scale: name of a preset.
+        seeds: repetitions of every experiment.
+        device, precision: of all trainings.
+        train: training images.
+        epochs: of a student's training; the teacher's changes in proportion.
+        flips: whether mirrored images keep their label; None asks the data set.
+        norm: normalisation of the experiments on starting near the teacher.
+
+    Raises:
+        ValueError: unknown names, numbers out of range, or too few images for the scale.
+    """
+    checks.one_of("scale", scale, PRESETS)
+    preset = with_seeds(PRESETS[scale], seeds)
+    if norm is not None:
+        preset = replace(preset, near_norm=checks.one_of("norm", norm, ("batch", "layer")))
+    if epochs is not None:
+        share = checks.whole("epochs", epochs, 1) / preset.training.epochs
+        changed = {
+            field: one.with_epochs(max(1, round(one.epochs * share)))
+            for field, one in (("teaching", preset.teaching), ("training", preset.training))
+        }
+        preset = replace(preset, **changed)  # type: ignore[arg-type]
+    dataset = load(
+        name, train=preset.train if train is None else train, test=preset.test, flips=flips
+    )
+    images = len(dataset.y_train)
+    smallest = min(preset.labelled, 0.5) * images  # what the smallest experiment trains on
+    largest = max(preset.teaching.batch_size, preset.training.batch_size)
+    checks.at_least("number of training images", images, 2 * largest)
+    batch_size = min(largest, int(smallest))
+    crop = min(preset.training.augmentation.crop, *(side // 4 for side in dataset.size))
+    view = Augmentation(crop, flip=dataset.flips)
+
+    def here(training: TrainSettings) -> TrainSettings:
+        return replace(
+            training,
+            augmentation=view,
+            device=device,
+            precision=precision,
+            batch_size=min(training.batch_size, batch_size),
+        )
+
+    settings = replace(
+        preset,
+        foreign=None if name == preset.foreign else preset.foreign,
+        train=images,
+        test=len(dataset.y_test),
+        held_out=min(preset.held_out, images // 5),
+        teaching=here(preset.teaching),
+        training=here(preset.training),
+    )
+    return dataset, settings

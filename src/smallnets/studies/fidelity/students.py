@@ -1,0 +1,156 @@
+"""Teachers, the student that every experiment starts from, and how students are judged."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smallnets import measure
+from smallnets.data import Augmentation, Dataset
+from smallnets.distill.fidelity.meter import FidelityMeter
+from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_from_ensemble
+from smallnets.models import RowReader, named
+from smallnets.studies.fidelity.plan import StudySettings
+from smallnets.training import TrainSettings, fit, seeded
+
+Measures = dict[str, dict[str, float]]
+LOOKED_AT = 600  # random training images on which train agreement is measured, at most
+
+
+def new_network(name: str, dataset: Dataset, seed: int, norm: str = "batch") -> nn.Module:
+    """An untrained network for the dataset's images and classes; "rows-UNITS" reads rows."""
+    with seeded(seed):
+        if name.startswith("rows-"):
+            units = int(name.removeprefix("rows-"))
+            return RowReader(units, dataset.num_classes, dataset.channels, dataset.size[1])
+        return named(name, dataset.num_classes, dataset.channels, norm=norm)
+
+
+def teacher_seed(seed: int, member: int) -> int:
+    """Seed of a teacher, which no student and no other teacher shares."""
+    return 1000 * (seed + 1) + member
+
+
+def train_teacher(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    member: int = 0,
+    cache_dir: Path | None = None,
+    norm: str = "batch",
+) -> nn.Module:
+    """A member of a seed's ensemble, trained on the labels, or taken from `cache_dir`."""
+    start = teacher_seed(seed, member)
+    teacher = new_network(settings.network, dataset, start, norm)
+    fit(teacher, dataset, settings.teaching, seed=start, cache_dir=cache_dir, label="teacher")
+    return teacher
+
+
+def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
+    """Logits (n, classes) of uint8 images, float32, in evaluation mode."""
+    return measure.predict(network, images, dataset.normalise)
+
+
+def seen_images(
+    dataset: Dataset, view: Augmentation, batch_size: int, count: int | None = None
+) -> Tensor:
+    """Random training images as a student sees them, normalised; always the same draw.
+
+    Args:
+        dataset: whose training images are shown.
+        view: under which they are.
+        batch_size: images that are viewed together.
+        count: how many, at most; None is all.
+    """
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(dataset.x_train), generator=generator)[:count]
+    images = dataset.x_train[drawn].split(batch_size)
+    return torch.cat([view(dataset.normalise(x), generator) for x in images])
+
+
+class StudentEvaluator:
+    """Judges students of one teacher, whose answers are asked for once.
+
+    Args:
+        teacher: maps images to logits (batch, classes).
+        dataset: whose test and training images are shown.
+        training: under whose view the training images are shown.
+    """
+
+    def __init__(self, teacher: nn.Module, dataset: Dataset, training: TrainSettings) -> None:
+        viewed = seen_images(dataset, training.augmentation, training.batch_size, LOOKED_AT)
+        self.images = (dataset.normalise(dataset.x_test), viewed)
+        self.labels = dataset.y_test
+        self.told = [measure.predict(teacher, images) for images in self.images]
+
+    def __call__(self, student: nn.Module) -> dict[str, float]:
+        """Every measure of a student.
+
+        Returns:
+            Those of `FidelityMeter` on the test images; "train agreement" and "train kl" on random
+            training images under the training's view, in evaluation mode.
+        """
+        test, viewed = (measure.predict(student, images) for images in self.images)
+        return FidelityMeter().update(self.told[0], test, self.labels).compute() | {
+            "train agreement": measure.agreement(self.told[1], viewed),
+            "train kl": measure.predictive_kl(self.told[1], viewed),
+        }
+
+    def before(self, start: nn.Module) -> float:
+        """Train agreement of a student that has not been trained."""
+        return measure.agreement(self.told[1], measure.predict(start, self.images[1]))
+
+
+def distill_and_evaluate(
+    dataset: Dataset,
+    teacher: nn.Module,
+    students: Mapping[str, nn.Module],
+    objectives: Mapping[str, Objective],
+    training: TrainSettings,
+    seed: int,
+    cache_dir: Path | None,
+) -> Measures:
+    """Distil students from one teacher, side by side, and judge each of them."""
+    distill_from_ensemble(
+        students, Ensemble([teacher]), dataset, objectives, training, seed=seed, cache_dir=cache_dir
+    )
+    examine = StudentEvaluator(teacher, dataset, training)
+    return {name: examine(one) for name, one in students.items()}
+
+
+def plain_student(
+    dataset: Dataset,
+    settings: StudySettings,
+    teacher: nn.Module,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> nn.Module:
+    """The student that every experiment starts from: the teacher's own architecture, the settings'
+    temperature and training, one teacher. Trained once where trainings are kept.
+    """
+    student = new_network(settings.network, dataset, seed)
+    objectives = {"student": Objective(temperature=settings.temperature)}
+    distill_from_ensemble(
+        {"student": student},
+        Ensemble([teacher]),
+        dataset,
+        objectives,
+        settings.training,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
+    return student
+
+
+def evaluate_plain(
+    name: str,
+    dataset: Dataset,
+    settings: StudySettings,
+    teacher: nn.Module,
+    seed: int,
+    cache_dir: Path | None,
+) -> Measures:
+    """Measures of the plain student under a name."""
+    student = plain_student(dataset, settings, teacher, seed, cache_dir)
+    return {name: StudentEvaluator(teacher, dataset, settings.training)(student)}

@@ -1,0 +1,300 @@
+"""The chapter's experiments: one network and one case a call, to run side by side."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallnets import measure
+from smallnets.data import Dataset
+from smallnets.quantize.genie.network import QuantizedNetwork, calibrate, quantize
+from smallnets.quantize.genie.reconstruct import UnitHistory, reconstruct
+from smallnets.quantize.genie.statistics import matching_loss
+from smallnets.quantize.genie.synthesis import (
+    Synthesis,
+    corner_energy,
+    roughness,
+    synthesize,
+)
+from smallnets.quantize.genie.units import Unit
+from smallnets.storage import Arrays, cached_arrays, source_digest
+from smallnets.studies.genie.plan import StudySettings
+from smallnets.training import fit
+from smallnets.training.checkpoint import cache_path
+from smallnets.training.classifier import classifier
+
+# name -> method, swing
+SOURCES: dict[str, tuple[str, bool]] = {
+    "GENIE-D": ("genie", True),
+    "no swing": ("genie", False),
+    "GBA": ("gba", True),
+    "ZeroQ-like": ("pixels", True),
+    "ZeroQ-like, no swing": ("pixels", False),
+    "noise": ("noise", False),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of quantising: widths, calibration images, method.
+
+    Attributes:
+        weights, activations: bits.
+        source: "real" or a name in `SOURCES`.
+        mode: of the weights, see `MODES`.
+        drop: QDrop's probability.
+        count: calibration images; None is the settings' number.
+        lr_bit: of the soft bits; None is the settings'.
+    """
+
+    weights: int
+    activations: int
+    source: str = "GENIE-D"
+    mode: str = "genie"
+    drop: float = 0.5
+    count: int | None = None
+    lr_bit: float | None = None
+
+
+def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
+    """An untrained network for the dataset's images and classes, see `classifier`."""
+    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
+
+
+def trained(
+    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+) -> nn.Module:
+    """The network of a seed, trained on all training images, in evaluation mode, on the device of
+    its training; so is all that is made of it.
+    """
+    network = new_network(settings, dataset, seed)
+    fit(network, dataset, settings.training, seed=seed, cache_dir=cache_dir, label="network")
+    return network.eval().to(settings.training.accelerator)
+
+
+def imagine(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    source: str,
+    cache_dir: Path | None = None,
+) -> Synthesis:
+    """Images that a seed's network takes for its training data, made in one of the ways."""
+    method, swing = SOURCES[source]
+    network = trained(dataset, settings, seed, cache_dir)
+    shape = (dataset.channels, settings.resolution, settings.resolution)
+    made = synthesize(
+        network,
+        settings.images,
+        shape,
+        method,
+        swing=swing,
+        settings=settings.synthesis,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
+    return replace(made, images=made.images.cpu())
+
+
+def calibration_images(dataset: Dataset, settings: StudySettings) -> Tensor:
+    """The first training images, as the network takes them: what few-shot methods may see."""
+    return dataset.normalise(dataset.x_train[: settings.images])
+
+
+def portrait(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """What can be said of calibration images without quantising anything."""
+    images = images.to(next(network.parameters()).device)
+    return {
+        "loss": matching_loss(network, images),
+        "roughness": roughness(images),
+        "corner": corner_energy(images),
+        "diversity": diversity(network, images),
+        "classes": classes_seen(network, images),
+    }
+
+
+def diversity(network: nn.Module, images: Tensor) -> float:
+    """Mean distance of two images' logits."""
+    with torch.no_grad():
+        return float(torch.pdist(network(images)).mean())
+
+
+def classes_seen(network: nn.Module, images: Tensor) -> float:
+    """In how many classes the images are, by the network's word: exp of the classes' entropy."""
+    with torch.no_grad():
+        share = torch.bincount(network(images).argmax(1)).double() / len(images)
+    return float((-(share * share.clamp(min=1e-12).log()).sum()).exp())
+
+
+def cases(settings: StudySettings) -> list[Case]:
+    """All cases of the chapter."""
+    found = []
+    for widths in settings.widths:
+        found.append(Case(*widths, "real", "nearest"))
+        found += [Case(*widths, source) for source in ("real", "GENIE-D", "ZeroQ-like")]
+    main = settings.main
+    others = ("no swing", "GBA", "ZeroQ-like, no swing", "noise")
+    found += [Case(*main, source) for source in others]
+    found += [
+        Case(*main, source, mode)
+        for mode in ("adaround", "naive")
+        for source in ("real", "GENIE-D")
+    ]
+    found.append(Case(*main, drop=1.0))
+    found += [Case(*main, count=count) for count in settings.counts]
+    found.append(Case(*main, lr_bit=1e-3))
+    return list(dict.fromkeys(found))
+
+
+def quantised(
+    network: nn.Module, case: Case, images: Tensor, settings: StudySettings, seed: int
+) -> tuple[QuantizedNetwork, list[UnitHistory]]:
+    """A network quantised as a case says, on calibration images."""
+    images = images[: case.count].to(next(network.parameters()).device)
+    result = quantize(
+        network, case.weights, case.activations, mode=case.mode, sample=settings.sample
+    )
+    if case.mode == "nearest":
+        return calibrate(result, images[: settings.reconstruction.opening]), []
+    how = replace(settings.reconstruction, drop=case.drop)
+    if case.lr_bit is not None:
+        how = replace(how, lr_bit=case.lr_bit)
+    return result, reconstruct(result, images, how, seed=seed)
+
+
+def assess(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    case: Case,
+    images: Tensor,
+    cache_dir: Path | None = None,
+) -> dict[str, float]:
+    """Quantise a seed's network as a case says, and measure it on test images.
+
+    Args:
+        dataset, settings, seed, case, images: what, how, and calibration images of its source.
+        cache_dir: folder in which the network and these results are kept.
+
+    Returns:
+        "accuracy"; "error": the squared error of the features in front of the last layer, over
+        their squared size; "KL": of the quantised network's predictions from the network's, in
+        nats; "units": reconstruction errors after over before, geometric mean; "seconds".
+    """
+    network = trained(dataset, settings, seed, cache_dir)
+    path = cache_dir and cache_path(
+        cache_dir,
+        "assessed",
+        ".npz",
+        network=network,
+        data=dataset.key,
+        case=case,
+        images=images,
+        how=(settings.reconstruction, settings.sample, seed),
+        code=source_digest("data", "measure", "quantize"),
+    )
+
+    def assessed() -> Arrays:
+        began = time.perf_counter()
+        result, histories = quantised(network, case, images, settings, seed)
+        seconds = time.perf_counter() - began
+        found = measured(network, result, dataset)
+        ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
+        found["units"] = float(torch.tensor(ratios or [1.0]).log().mean().exp())
+        return {name: np.array(value) for name, value in (found | {"seconds": seconds}).items()}
+
+    return {name: float(value) for name, value in cached_arrays(path, assessed).items()}
+
+
+def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> dict[str, float]:
+    """ "accuracy", "error" and "KL" of a quantised network, see `assess`."""
+    x = dataset.normalise(dataset.x_test).to(next(network.parameters()).device)
+    units = result.units()
+    nodes = tuple(node for unit in units[:-1] for node in unit.nodes)
+    body = Unit("features", nodes, (result.entry,), (), units[-1].entries[0], ())
+    with torch.no_grad():
+        exact, got = (
+            torch.cat([part(batch)[-1] for batch in x.split(250)]) for part in result.pair(body)
+        )
+        wanted, logits = (
+            torch.cat([net(batch) for batch in x.split(250)]).cpu() for net in (network, result)
+        )
+    return {
+        "accuracy": measure.accuracy(logits, dataset.y_test),
+        "error": float((got - exact).square().sum() / exact.square().sum()),
+        "KL": measure.predictive_kl(wanted, logits),
+    }
+
+
+def jobs(
+    dataset: Dataset,
+    settings: StudySettings,
+    images: Sequence[Mapping[str, Tensor]],
+    cache_dir: Path | None = None,
+) -> tuple[list[tuple[int, Case]], list[dict]]:
+    """(seed, case) and arguments of `assess` for each, given every seed's calibration images."""
+    names = [(seed, case) for case in cases(settings) for seed in range(settings.seeds)]
+    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    arguments = [
+        {**common, "seed": seed, "case": case, "images": images[seed][case.source]}
+        for seed, case in names
+    ]
+    return names, arguments
+
+
+def by_case(
+    names: Sequence[tuple[int, Case]], results: Sequence[Mapping[str, float]]
+) -> dict[Case, dict[str, list[float]]]:
+    """Case -> measure -> one value a seed."""
+    found: dict[Case, dict[str, list[float]]] = {}
+    for (_, case), result in zip(names, results, strict=True):
+        for name, value in result.items():
+            found.setdefault(case, {}).setdefault(name, []).append(value)
+    return found
+
+
+@dataclass(frozen=True)
+class LearningTrace:
+    """What learning does to one network.
+
+    Attributes:
+        histories: of its units.
+        bits_before, bits_after: all soft bits (n,) of layers with the case's own width.
+        moved: relative change (n,) of the steps of those layers' channels.
+        flipped: share of those weights that are not rounded to nearest.
+        network: the result.
+    """
+
+    histories: list[UnitHistory]
+    bits_before: Tensor
+    bits_after: Tensor
+    moved: Tensor
+    flipped: float
+    network: QuantizedNetwork
+
+
+def watch(
+    network: nn.Module, case: Case, images: Tensor, settings: StudySettings, seed: int = 0
+) -> LearningTrace:
+    """Quantise a network as a case says and keep what happens to bits and steps."""
+    start = quantize(network, case.weights, case.activations, mode=case.mode)
+    result, histories = quantised(network, case, images, settings, seed)
+    before = [one for one in start.weights.values() if one.bits == case.weights]
+    after = [one for one in result.weights.values() if one.bits == case.weights]
+    with torch.no_grad():
+        nearest = torch.cat([(one.logit >= 0).flatten() for one in before])
+        chosen = torch.cat([(one.logit >= 0).flatten() for one in after])
+        return LearningTrace(
+            histories,
+            torch.cat([one.soft_bits.flatten() for one in before]),
+            torch.cat([one.soft_bits.flatten() for one in after]),
+            torch.cat(
+                [(b.step / a.step).flatten() - 1 for a, b in zip(before, after, strict=True)]
+            ),
+            float((nearest != chosen).double().mean()),
+            result,
+        )

@@ -1,0 +1,465 @@
+"""The paper's experiments, one seed a call so that seeds can run side by side.
+
+What is expensive is kept: a teacher, its candidates and a tuned student are trained once and then
+read, so every function starts from the names of things.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from smallnets import checks, measure
+from smallnets.data import Dataset
+from smallnets.search.lana.candidates import distil_candidates
+from smallnets.search.lana.latency import LatencyTable, Timing, measure_table
+from smallnets.search.lana.layers import ReplaceableLayers
+from smallnets.search.lana.other_solvers import solve_greedy
+from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes
+from smallnets.search.lana.programme import Programme
+from smallnets.search.lana.rivals import Choices, evolve, random_choices, random_search
+from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
+from smallnets.search.lana.solve import solve, solve_diverse
+from smallnets.search.lana.tuning import fine_tune, judged, recalibrated
+from smallnets.studies.lana.networks import layered_network, new_network, read_weights
+from smallnets.studies.lana.plan import LATENCIES, StudySettings, stored_table
+from smallnets.training import fit, for_seeds, run_parallel, seeded
+
+SHARES = {"three quarters": 0.75, "half": 0.5}  # budgets as shares of the teacher's latency
+CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
+
+
+def train_network(
+    name: str, dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+) -> nn.Module:
+    """The teacher, or a sibling trained from scratch for as long as teacher and tuning together."""
+    network = new_network(name, dataset, 1000 + seed)
+    teaching = settings.teaching
+    if name != settings.teacher:
+        teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
+    elif settings.published is not None:
+        return read_weights(network, settings.published)
+    fit(network, dataset, teaching, seed=1000 + seed, cache_dir=cache_dir, label=f"network-{name}")
+    return network
+
+
+def train_pool(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    part: int | None = None,
+    cache_dir: Path | None = None,
+) -> tuple[ReplaceableLayers, Pool]:
+    """The teacher by its layers, and its candidates after phase 1.
+
+    The candidates of a few layers at a time hang off one pass of the teacher, as memory allows.
+
+    Args:
+        dataset, settings: as everywhere.
+        seed: of the candidates' start and training.
+        part: train the candidates of these layers only, counted in groups of `settings.at_once`.
+        cache_dir: folder for finished trainings.
+    """
+    teacher = train_network(settings.teacher, dataset, settings, seed, cache_dir)
+    layered = layered_network(teacher, dataset)
+    with seeded(seed):
+        pool = build_pool(layered, settings.pool)
+    for number in range(parts(dataset, settings)) if part is None else (part,):
+        some = pool.part(pair for pair in pool.pairs if pair[0] // settings.at_once == number)
+        if any(True for _ in some.parameters()):
+            distil_candidates(
+                layered, some, dataset, settings.distilling, seed=seed, cache_dir=cache_dir
+            )
+    return layered, pool.eval()
+
+
+def parts(dataset: Dataset, settings: StudySettings) -> int:
+    """In how many trainings of `train_pool` the candidates are taught."""
+    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    return -(-len(layered.names) // settings.at_once)
+
+
+def train_pools(dataset: Dataset, settings: StudySettings, cache_dir: Path) -> None:
+    """Phase 1 of all seeds, side by side."""
+    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    count = parts(dataset, settings)
+    jobs = [
+        {**job, "part": part}
+        for part in range(count)
+        for job in for_seeds(settings.seeds, **common)
+    ]
+    run_parallel(_trained_part, jobs, description="candidates")
+
+
+def _trained_part(**job: Any) -> None:
+    train_pool(**job)
+
+
+def scored(
+    layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: StudySettings
+) -> dict[str, Table]:
+    """All four scores on the images to judge on."""
+    images = judging_set(dataset, settings)
+    return score_pool(layered, pool, *images, recalibrate=settings.recalibrate)
+
+
+def judging_set(dataset: Dataset, settings: StudySettings) -> tuple[Tensor, Tensor]:
+    """Training images, normalised, and their labels: test images choose nothing."""
+    count = settings.judged
+    return dataset.normalise(dataset.x_train[:count]), dataset.y_train[:count]
+
+
+def chosen_table(dataset: Dataset, settings: StudySettings, latency: str = "auto") -> LatencyTable:
+    """The latencies that a run goes by.
+
+    Args:
+        dataset, settings: what the networks are.
+        latency: "stored" is the book's own table, "measured" measures here and now, "auto" takes
+            the stored one where it has all that is needed.
+
+    Raises:
+        ValueError: another word, or the stored table lacks something.
+    """
+    checks.one_of("latency", latency, LATENCIES)
+    if latency != "measured":
+        stored = stored_table()
+        layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+        fits = stored.batch == settings.batch
+        fits = fits and stored.covers(layered, build_pool(layered, settings.pool))
+        if fits:
+            return stored
+        if latency == "stored":
+            raise ValueError(
+                "latency must be auto or measured: the stored table is of other layers; "
+                "got 'stored'"
+            )
+    return checked_latency(dataset, settings, {})[0]
+
+
+def checked_latency(
+    dataset: Dataset, settings: StudySettings, choices: Mapping[str, Choices]
+) -> tuple[LatencyTable, dict[str, tuple[float, Timing]]]:
+    """Whole networks against the sums that predict them, measured in the same turns.
+
+    Args:
+        dataset, settings: what the networks are; weights do not matter here.
+        choices: name -> one choice a layer.
+
+    Returns:
+        The table of this measurement, and name -> (predicted milliseconds, measured quartiles).
+    """
+    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    with seeded(0):
+        pool = build_pool(layered, settings.pool)
+    networks = {name: pool.stitched(layered, one).eval() for name, one in choices.items()}
+    table, timed = measure_table(
+        layered, pool, batch=settings.batch, rounds=settings.rounds, networks=networks
+    )
+    rows, fixed = table.rows(layered, pool), table.fixed(layered)
+    return table, {
+        name: (fixed + sum(float(row[c]) for row, c in zip(rows, one, strict=True)), timed[name])
+        for name, one in choices.items()
+    }
+
+
+def budgets(
+    dataset: Dataset, settings: StudySettings, table: LatencyTable
+) -> tuple[dict[str, float], float, float]:
+    """Milliseconds that the layers may take: name -> budget, then the fixed part and the teacher.
+
+    Two budgets are shares of the teacher's latency, the others are the siblings' own latencies. All
+    are for the whole network; the fixed part is subtracted here.
+    """
+
+    def whole(name: str) -> float:
+        layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
+        rows = table.rows(layered, Pool([{} for _ in layered.names]))
+        return table.fixed(layered) + sum(float(row[0]) for row in rows)
+
+    teacher = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    fixed, total = table.fixed(teacher), whole(settings.teacher)
+    allowed = {name: whole(name) for name in settings.siblings}
+    allowed |= {name: share * total for name, share in SHARES.items()}
+    ordered = sorted(allowed, key=lambda name: -allowed[name])
+    return {name: allowed[name] - fixed for name in ordered}, fixed, total
+
+
+def searched(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    table: LatencyTable,
+    cache_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Everything between candidates and tuning, for one seed.
+
+    Returns:
+        "names", "score" (four tables), "latency" and "macs" (tables), "teacher" (judged), "added"
+        (predictions and measurements of random networks), "found" (budget -> method -> choices and
+        judgements), "race" (evaluation by evaluation) and "space".
+    """
+    layered, pool = train_pool(dataset, settings, seed, cache_dir=cache_dir)
+    score = scored(layered, pool, dataset, settings)
+    latency = table.rows(layered, pool)
+    size = sizes(layered, pool)
+    limits, _, total = budgets(dataset, settings, table)
+    judge = Judge(layered, pool, dataset, settings)
+    generator = np.random.default_rng(seed)
+    found = {
+        name: compare(settings, pool, score, latency, size["macs"], limit, judge, generator)
+        for name, limit in limits.items()
+    }
+    half = Programme(score["loss"], {"latency": latency}, {"latency": limits["half"]})
+    return {
+        "names": pool.names,
+        "score": score,
+        "latency": latency,
+        "macs": size["macs"],
+        "parameters": size["parameters"],
+        "teacher": judge((0,) * len(pool.names)),
+        "added": added(pool, score, judge, settings.sampled, generator),
+        "found": found,
+        "race": race(half, len(pool.pairs), settings, judge, generator),
+        "space": pool.space,
+        "total": total,
+    }
+
+
+class Judge:
+    """Measures of stitched students on the images to judge on; each student is judged once."""
+
+    def __init__(
+        self, layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: StudySettings
+    ) -> None:
+        self.layered, self.pool, self.dataset = layered, pool, dataset
+        self.x, self.y = judging_set(dataset, settings)
+        part = dataset.take(test=2 * settings.judged)
+        self.test = dataset.normalise(part.x_test), part.y_test
+        self.recalibrate = settings.recalibrate
+        self.seen: dict[Choices, dict[str, float]] = {}
+
+    def __call__(self, choices: Sequence[int]) -> dict[str, float]:
+        """ "loss" and "accuracy" before any tuning."""
+        key = tuple(choices)
+        if key not in self.seen:
+            network = self.pool.stitched(self.layered, key)
+            self.seen[key] = judged(network, self.x, self.y, recalibrate=self.recalibrate)
+        return self.seen[key]
+
+    def fully(self, choices: Sequence[int]) -> dict[str, float]:
+        """Also "as stitched", with the statistics that stand-ins bring along, and on "test" images,
+        which choose nothing.
+        """
+        network = self.pool.stitched(self.layered, choices)
+        plain = judged(network, self.x, self.y)
+        if self.recalibrate:
+            network = recalibrated(network, self.x)
+        test = judged(network, *self.test)
+        return {
+            **self(choices),
+            **{f"as stitched {key}": value for key, value in plain.items()},
+            **{f"test {key}": value for key, value in test.items()},
+        }
+
+
+def compare(
+    settings: StudySettings,
+    pool: Pool,
+    score: dict[str, Table],
+    latency: Table,
+    macs: Table,
+    limit: float,
+    judge: Judge,
+    generator: np.random.Generator,
+) -> dict[str, dict[str, Any]]:
+    """One budget: what each method chooses, and how good that is before tuning."""
+    cost, budget = {"latency": latency}, {"latency": limit}
+    by = {kind: Programme(score[kind], cost, budget) for kind in SCORES}
+    main = by["loss"]
+    overlap = round(settings.overlap * main.layers)
+    diverse = [
+        one.choices for one in solve_diverse(main, settings.solutions, overlap=overlap, **CUT)
+    ]
+    drawn = random_choices(main, settings.sampled, generator)
+    share = limit / sum(float(row[0]) for row in latency)
+    counted = {"macs": share * sum(float(row[0]) for row in macs)}
+    chosen: dict[str, Choices] = {
+        "best of K": min(diverse, key=lambda one: judge(one)["loss"]),
+        "first": diverse[0],
+        **{f"{kind} score": solve(by[kind]).choices for kind in SCORES[1:]},
+        "greedy": solve_greedy(main).choices,
+        "small pool": _within(main, pool, settings.small_pool),
+        "skip only": _within(main, pool, ("skip",)),
+        "random": min(drawn[: settings.solutions], key=lambda one: judge(one)["loss"]),
+        "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
+    }
+    middle = sorted(drawn, key=lambda one: judge(one)["loss"])[len(drawn) // 2]
+    chosen["random, median"] = middle
+    return {
+        name: {
+            "choices": choices,
+            "predicted": main.objective(choices),
+            "latency": main.cost("latency", choices),
+            **judge.fully(choices),
+        }
+        for name, choices in chosen.items()
+    } | {"diverse": {"choices": diverse, "loss": [judge(one)["loss"] for one in diverse]}}
+
+
+def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
+    """The best choice from a smaller pool; the cheapest where even that is above the budget."""
+    banned = restricted(pool.names, names)
+    cheapest = sum(
+        min(float(row[j]) for j in range(len(row)) if (i, j) not in banned)
+        for i, row in enumerate(programme.costs["latency"])
+    )
+    budget = {"latency": max(programme.budgets["latency"], cheapest)}
+    return solve(Programme(programme.score, programme.costs, budget, forbidden=banned)).choices
+
+
+def added(
+    pool: Pool, score: dict[str, Table], judge: Judge, count: int, generator: np.random.Generator
+) -> dict[str, list[float]]:
+    """Random networks with any number of replaced layers: predicted and measured.
+
+    Returns:
+        "replaced" (how many layers), "loss" (measured), "accuracy lost" (measured), and the
+        predictions "by KIND" of all four scores.
+    """
+    layers = len(pool.names)
+    base = judge((0,) * layers)
+    kinds: dict[str, list[float]] = {f"by {kind}": [] for kind in SCORES}
+    result: dict[str, list[float]] = {"replaced": [], "loss": [], "accuracy lost": [], **kinds}
+    for number in range(2 * count):
+        replaced = generator.permutation(layers)[: 1 + number % layers]
+        choices = np.zeros(layers, dtype=int)
+        for layer in replaced:
+            choices[layer] = generator.integers(1, len(pool.names[layer]))
+        measured = judge(choices.tolist())
+        result["replaced"].append(float(len(replaced)))
+        result["loss"].append(measured["loss"])
+        result["accuracy lost"].append(base["accuracy"] - measured["accuracy"])
+        for kind in SCORES:
+            start = base["loss"] if kind == "loss" else 0.0
+            result[f"by {kind}"].append(predicted_loss(start, score[kind], choices.tolist()))
+    return result
+
+
+def race(
+    programme: Programme,
+    scorings: int,
+    settings: StudySettings,
+    judge: Judge,
+    generator: np.random.Generator,
+) -> dict[str, list[float]]:
+    """The lowest loss after every evaluation of a network, by three ways to search.
+
+    A score is counted as an evaluation, though only a part of a network runs for it: the programme
+    has nothing to show before all scores are there.
+    """
+    overlap = round(settings.overlap * programme.layers)
+    diverse = solve_diverse(programme, settings.solutions, overlap=overlap, **CUT)
+    solved = [judge(one.choices)["loss"] for one in diverse]
+    total = scorings + len(solved)
+
+    def evaluate(choices: Choices) -> float:
+        return judge(choices)["loss"]
+
+    return {
+        "programme": [float("nan")] * scorings + solved,
+        "evolution": [v for _, v in evolve(programme, evaluate, total, generator)],
+        "random": [v for _, v in random_search(programme, evaluate, total, generator)],
+    }
+
+
+def tuned(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    choices: Choices,
+    alpha: float | None = None,
+    cache_dir: Path | None = None,
+) -> dict[str, float]:
+    """Test accuracy of a student after fine-tuning, and its sizes."""
+    layered, pool = train_pool(dataset, settings, seed, cache_dir=cache_dir)
+    student = pool.stitched(layered, choices)
+    fine_tune(
+        student, layered.network, dataset, settings.tuning, seed=seed, cache_dir=cache_dir,
+        alpha=settings.alpha if alpha is None else alpha, temperature=settings.temperature,
+    )  # fmt: skip
+    return sized(student, dataset)
+
+
+def sized(network: nn.Module, dataset: Dataset) -> dict[str, float]:
+    """Test accuracy and loss, parameters and multiply-accumulates."""
+    found = judged(network, dataset.normalise(dataset.x_test), dataset.y_test)
+    shape = (dataset.channels, *dataset.size)
+    return {
+        **found,
+        "parameters": measure.parameters(network),
+        "macs": measure.macs(network, shape),
+    }
+
+
+def tuning_plans(
+    results: Sequence[Mapping[str, Any]],
+) -> list[dict[str, tuple[Choices, float | None]]]:
+    """What of the search is fine-tuned: for every seed, name -> choices and alpha of the tuning.
+
+    The programme's choice at every budget; at half of the latency without a teacher, and what
+    chance has chosen; at the tightest budget what smaller pools allow; and the
+    teacher itself, to see what longer training alone brings.
+    """
+    plans = []
+    for result in results:
+        found = result["found"]
+        half, (tight, tightest) = found["half"], list(found.items())[-1]
+        plan: dict[str, tuple[Choices, float | None]] = {
+            name: (methods["best of K"]["choices"], None) for name, methods in found.items()
+        }
+        plan["half, labels only"] = (half["best of K"]["choices"], 0.0)
+        plan["half, random"] = (half["random"]["choices"], None)
+        plan[f"{tight}, small pool"] = (tightest["small pool"]["choices"], None)
+        plan[f"{tight}, skip only"] = (tightest["skip only"]["choices"], None)
+        plan["teacher, longer"] = ((0,) * len(result["names"]), None)
+        plans.append(plan)
+    return plans
+
+
+def tune_all(
+    plans: Sequence[Mapping[str, tuple[Choices, float | None]]],
+    dataset: Dataset,
+    settings: StudySettings,
+    cache_dir: Path | None = None,
+) -> list[dict[str, dict[str, float]]]:
+    """Fine-tune what every seed's plan names, side by side.
+
+    Args:
+        plans: one a seed, name -> choices and alpha (None: the settings').
+        dataset, settings: as everywhere.
+        cache_dir: folder for finished trainings.
+
+    Returns:
+        One dictionary a seed: name -> measures of `tuned`.
+    """
+    order = [(seed, name) for seed, plan in enumerate(plans) for name in plan]
+    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    jobs = [
+        {**common, "seed": seed, "choices": plans[seed][name][0], "alpha": plans[seed][name][1]}
+        for seed, name in order
+    ]
+    results = run_parallel(tuned, jobs, description="fine-tuning")
+    found: list[dict[str, dict[str, float]]] = [{} for _ in plans]
+    for (seed, name), result in zip(order, results, strict=True):
+        found[seed][name] = result
+    return found
+
+
+def families(
+    dataset: Dataset, settings: StudySettings, seed: int, name: str, cache_dir: Path | None = None
+) -> dict[str, float]:
+    """Measures of the trained teacher or of a sibling."""
+    return sized(train_network(name, dataset, settings, seed, cache_dir), dataset)

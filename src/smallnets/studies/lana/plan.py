@@ -1,0 +1,231 @@
+"""Sizes of the experiments, at three scales, and what a reader asked for in their place."""
+
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from smallnets import checks
+from smallnets.data import Augmentation, Dataset, load
+from smallnets.data.sets import RESIZED
+from smallnets.search.lana.latency import LatencyTable
+from smallnets.search.lana.operations import FULL_POOL, parsed
+from smallnets.training import TrainSettings
+
+LATENCIES = ("auto", "stored", "measured")
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Sizes of the chapter's experiments.
+
+    Attributes:
+        teacher: name of the network that is made faster, see `smallnets.studies.lana.networks`.
+        siblings: smaller networks of its family; their latencies are budgets, besides three
+            quarters and one half of the teacher's.
+        pool: operations of every layer, besides the teacher's.
+        small_pool: a part of it.
+        train, test: images of each part; None is all.
+        judged: training images on which candidates and students are judged.
+        seeds: repetitions.
+        solutions: diverse solutions of a programme that are judged.
+        overlap: share of the layers in which two of them may agree.
+        sampled: random networks of the study of additivity, and of every budget's comparison.
+        teaching: training of teacher and siblings (the latter also get the epochs of `tuning`).
+        distilling: training of the candidates.
+        tuning: training of the chosen network.
+        at_once: layers whose candidates are trained together.
+        recalibrate: whether everything is scored and judged with BatchNorm statistics of its own on
+            the judging images, or with those that stand-ins bring along.
+        alpha, temperature: of `tuning_loss`.
+        batch: images of a latency measurement.
+        rounds: of a latency measurement.
+        resized: pixels a side for sets of pictures in many sizes.
+        published: file with the teacher's weights, a state dictionary that `torch.save` wrote.
+    """
+
+    teacher: str
+    siblings: tuple[str, ...]
+    pool: tuple[str, ...]
+    small_pool: tuple[str, ...]
+    train: int | None
+    test: int | None
+    judged: int
+    seeds: int
+    solutions: int
+    sampled: int
+    teaching: TrainSettings
+    distilling: TrainSettings
+    tuning: TrainSettings
+    overlap: float = 0.7
+    at_once: int = 3
+    recalibrate: bool = True
+    alpha: float = 0.5
+    temperature: float = 1.0
+    batch: int = 16
+    rounds: int = 15
+    resized: int | None = None
+    published: str | None = None
+
+
+_POOL = (
+    "skip", "conv3", "dwsep3", "basic_r0.5", "bottleneck_r0.25_k3", "ir_e1_k3", "ir_e2_k3_se0.25",
+    "fused_e1_k3", "lowrank_r0.25_k3",
+)  # fmt: skip
+_SMALL_POOL = ("skip", "ir_e1_k3", "bottleneck_r0.25_k3")
+
+
+def _adam(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
+    """For candidates: no weight decay, which would shrink those whose loss is small."""
+    return TrainSettings(
+        epochs=epochs, batch_size=batch_size, lr=lr, optimizer="adam", weight_decay=0.0
+    )
+
+
+def _sgd(epochs: int, lr: float, batch_size: int = 64, warmup: float = 0.375) -> TrainSettings:
+    return TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup * epochs)
+
+
+PRESETS = {
+    "smoke": StudySettings(
+        teacher="resnet-14",
+        siblings=("resnet-8",),
+        pool=("skip", "ir_e1_k3", "bottleneck_r0.25_k3"),
+        small_pool=("skip",),
+        train=128,
+        test=100,
+        judged=32,
+        seeds=2,
+        solutions=2,
+        sampled=4,
+        teaching=_sgd(1, 0.1, 32),
+        distilling=_adam(1, 3e-3, 32),
+        tuning=_sgd(1, 0.02, 32),
+        rounds=3,
+    ),
+    "small": StudySettings(
+        teacher="resnet-20",
+        siblings=("resnet-8",),
+        pool=_POOL,
+        small_pool=_SMALL_POOL,
+        train=2400,
+        test=2000,
+        judged=256,
+        seeds=3,
+        solutions=8,
+        sampled=16,
+        teaching=_sgd(12, 0.1),
+        distilling=_adam(2, 2e-2),
+        tuning=_sgd(4, 0.05, warmup=0.25),
+    ),
+    # From memory of the paper: one epoch of SGD at 0.02 a candidate, six thousand images to judge
+    # on, a hundred solutions, a hundred epochs of tuning. A teacher is best read from a file.
+    "paper": StudySettings(
+        teacher="efficientnet-b4",
+        siblings=("efficientnet-b1",),
+        pool=FULL_POOL[1:],
+        small_pool=_SMALL_POOL,
+        train=None,
+        test=None,
+        judged=6000,
+        seeds=1,
+        solutions=100,
+        sampled=100,
+        teaching=_sgd(350, 0.5, 256, warmup=0.015),
+        distilling=TrainSettings(
+            epochs=1, batch_size=128, lr=0.02, weight_decay=0.0, schedule="cosine"
+        ),
+        tuning=_sgd(100, 0.1, 256, warmup=0.05),
+        batch=128,
+        rounds=100,
+        resized=224,
+    ),
+}
+
+
+def prepare(
+    name: str,
+    scale: str,
+    *,
+    seeds: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    train: int | None = None,
+    epochs: int | None = None,
+    flips: bool | None = None,
+    solutions: int | None = None,
+    overlap: float | None = None,
+    published: str | None = None,
+) -> tuple[Dataset, StudySettings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
+
+    Args:
+        name: of the data set, for `smallnets.data.load`.
+        scale: name of a preset.
+        seeds: repetitions.
+        device, precision: of all trainings.
+        train: training images.
+        epochs: of the teacher; the other trainings keep their share of it.
+        flips: whether mirrored images keep their label; None asks the data set.
+        solutions: diverse solutions that are judged.
+        overlap: share of the layers in which two of them may agree, in [0, 1].
+        published: file with the teacher's weights.
+
+    Raises:
+        ValueError: unknown names, numbers out of range, or too few images for the scale.
+        FileNotFoundError: `published` is not there.
+    """
+    checks.one_of("scale", scale, PRESETS)
+    preset = PRESETS[scale]
+    if seeds is not None:
+        preset = replace(preset, seeds=checks.whole("seeds", seeds, 1))
+    if solutions is not None:
+        preset = replace(preset, solutions=checks.whole("solutions", solutions, 1))
+    if overlap is not None:
+        preset = replace(preset, overlap=checks.between("overlap", overlap, 0, 1))
+    if published is not None and not Path(published).is_file():
+        raise FileNotFoundError(f"published must be a file of weights; got {published!r}")
+    share = 1.0
+    if epochs is not None:
+        share = checks.whole("epochs", epochs, 1) / preset.teaching.epochs
+    for operation in (*preset.pool, *preset.small_pool):
+        parsed(operation)
+    dataset = load(
+        name,
+        train=preset.train if train is None else train,
+        test=preset.test,
+        size=preset.resized if name in RESIZED else None,
+        flips=flips,
+    )
+    images = len(dataset.y_train)
+    settings = [preset.teaching, preset.distilling, preset.tuning]
+    checks.at_least("number of training images", images, max(one.batch_size for one in settings))
+    view = Augmentation(min(2, *(side // 4 for side in dataset.size)), flip=dataset.flips)
+    teaching, distilling, tuning = (
+        replace(
+            one,
+            epochs=(longer := max(1, round(share * one.epochs))),
+            warmup_epochs=one.warmup_epochs * longer / one.epochs,
+            augmentation=view,
+            device=device,
+            precision=precision,
+        )
+        for one in settings
+    )
+    return dataset, replace(
+        preset,
+        train=images,
+        test=len(dataset.y_test),
+        judged=min(preset.judged, images),
+        teaching=teaching,
+        distilling=distilling,
+        tuning=tuning,
+        published=published,
+    )
+
+
+def stored_table() -> LatencyTable:
+    """The latencies that the book's verdicts rest on: measured once, on one core of a server, so
+    that they are the same in every run.
+    """
+    with as_file(files(__package__) / "latencies.json") as path:
+        return LatencyTable.load(path)

@@ -1,0 +1,242 @@
+"""The chapter's experiments: one seed and one way of training a call, to run side by side."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smallnets import measure
+from smallnets.data import Dataset
+from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision, recalibrate, truncated
+from smallnets.quantize.layered.combine import gram_matrix
+from smallnets.quantize.layered.fake import WeightRule, layered_value, search_start
+from smallnets.quantize.layered.file import layered_bytes, load_layered
+from smallnets.quantize.layered.network import LayeredNetwork, to_layered
+from smallnets.quantize.layered.train import TrainOnce, train_once
+from smallnets.studies.layered.plan import StudySettings
+from smallnets.training import fit
+from smallnets.training.checkpoint import History
+from smallnets.training.classifier import classifier
+from smallnets.training.workers import threads
+
+MAIN = ("layered", "weighted")
+WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
+    "layered": ({}, TrainOnce()),
+    "weighted": ({}, TrainOnce(combine="narrowest half")),
+    "plain": ({"weights": WeightRule(rule="plain")}, TrainOnce()),
+    "shared norm": ({"norms": "shared"}, TrainOnce()),
+    "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
+    "tied": ({"weights": WeightRule(steps="tied", gradient="scaled")}, TrainOnce()),
+    "round": ({"weights": WeightRule(rule="round")}, TrainOnce()),
+    "highest only": ({}, TrainOnce(combine="highest only")),
+    "min-norm": ({}, TrainOnce(combine="min-norm")),
+    "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
+    "pcgrad": ({}, TrainOnce(combine="pcgrad")),
+    "random width": ({}, TrainOnce(combine="random width")),
+    "scratch": ({}, TrainOnce()),
+    "soft": ({}, TrainOnce(mode="soft")),
+    "recursive": ({}, TrainOnce(mode="recursive")),
+    "direct": ({"weights": WeightRule(rule="direct")}, TrainOnce()),
+    "Any-Precision": ({"weights": AnyPrecision()}, TrainOnce(mode="recursive")),
+    "AdaBits": ({"weights": AdaBits()}, TrainOnce()),
+}
+
+
+def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
+    """An untrained network for the dataset's images and classes, see `classifier`."""
+    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
+
+
+def trained(
+    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+) -> nn.Module:
+    """The float network of a seed."""
+    network = new_network(settings, dataset, seed)
+    fit(network, dataset, settings.training, seed=seed, cache_dir=cache_dir, label="float")
+    return network
+
+
+@threads(1)  # steps start from sums, whose last bits depend on the number of threads
+def quantised(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    way: str | int,
+    cache_dir: Path | None = None,
+) -> tuple[LayeredNetwork, History]:
+    """A network of all widths trained in some way, or a dedicated one of a single width.
+
+    Args:
+        dataset, settings, seed, keep: as in `trained`; all ways but "scratch" start from that
+            network.
+        way: name among `WAYS`, or a bit width.
+    """
+    tuning = settings.tuning
+    if way == "scratch":
+        network = new_network(settings, dataset, seed)
+        tuning = tuning.with_epochs(settings.training.epochs + tuning.epochs)
+    else:
+        network = trained(dataset, settings, seed, cache_dir)
+    if isinstance(way, int):
+        tuning = replace(tuning, lr=settings.narrow_lr) if way <= 2 else tuning
+        rule, objective = WeightRule(start="lsq", per_channel=settings.per_channel), TrainOnce()
+        layered = to_layered(network, (way,), weights=rule)
+    else:
+        options, objective = WAYS[way]
+        weights = options.get("weights", WeightRule())
+        if isinstance(weights, WeightRule):
+            weights = replace(weights, per_channel=settings.per_channel)
+        layered = to_layered(network, settings.widths, **{**options, "weights": weights})
+    history = train_once(
+        layered,
+        dataset,
+        tuning,
+        seed=seed,
+        objective=objective,
+        cache_dir=cache_dir,
+        label="quantised",
+    )
+    return layered, history
+
+
+def accuracies(
+    network: LayeredNetwork, dataset: Dataset, widths: Sequence[int]
+) -> dict[int, float]:
+    """Width -> share of the test images that are right."""
+    return {bits: test_accuracy(network.set_width(bits), dataset) for bits in widths}
+
+
+def test_accuracy(network: nn.Module, dataset: Dataset) -> float:
+    """Share of the test images that a network gets right."""
+    logits = measure.predict(network, dataset.x_test, dataset.normalise)
+    return measure.accuracy(logits, dataset.y_test)
+
+
+def measured(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    way: str | int,
+    cache_dir: Path | None = None,
+) -> dict[str, Any]:
+    """What a way of training gives.
+
+    Returns:
+        "accuracy": width -> test accuracy; "weights": width -> mean weight of its gradient in the
+        last epoch; for way "layered" also "read", the accuracy of every width read from the file,
+        and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated network of
+        the highest width "truncated" and "truncated, recalibrated".
+    """
+    network, history = quantised(dataset, settings, seed, way, cache_dir)
+    last = {k.split()[1]: v for k, v in history[-1].items() if k.startswith("weight ")}
+    found: dict[str, Any] = {
+        "accuracy": accuracies(network, dataset, network.widths),
+        "weights": {int(bits): value for bits, value in last.items()},
+    }
+    fresh = dataset.normalise(dataset.x_train[: settings.calibration]).split(100)
+    if way == "layered":
+        data, _ = layered_bytes(network)
+        empty = new_network(settings, dataset, seed)
+        every = range(network.lowest, network.highest + 1)
+        found["read"], found["recalibrated"] = {}, {}
+        for bits in every:
+            copy = load_layered(data, empty, bits=bits)
+            found["read"][bits] = test_accuracy(copy, dataset)
+            found["recalibrated"][bits] = test_accuracy(recalibrate(copy, fresh), dataset)
+    if way == settings.widths[0]:
+        cut = truncated(network, settings.widths)
+        found["truncated"] = accuracies(cut, dataset, settings.widths)
+        found["truncated, recalibrated"] = {
+            bits: test_accuracy(recalibrate(cut, fresh, bits), dataset) for bits in settings.widths
+        }
+    return found
+
+
+def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Tensor:
+    """(T, T) inner products of the widths' gradients by the weights that they share, from high to
+    low, for the loss on the first training images, as a batch of training.
+    """
+    network = copy.deepcopy(network).train()
+    x, labels = dataset.normalise(dataset.x_train[:images]), dataset.y_train[:images]
+    own = network.own_parameters()
+    shared = [p for name, p in network.named_parameters() if name not in own]
+    losses = [F.cross_entropy(network(x, bits), labels) for bits in network.widths]
+    return gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
+
+
+def all_jobs(
+    dataset: Dataset, settings: StudySettings, cache_dir: Path | None
+) -> list[dict[str, Any]]:
+    """Arguments of `measured` for all seeds and ways, dedicated networks included."""
+    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    main = (*MAIN, *settings.widths)
+    return [
+        {**common, "way": way, "seed": seed}
+        for way in (*settings.variants, *settings.widths)
+        for seed in range(settings.seeds if way in main else settings.variant_seeds)
+    ]
+
+
+def by_way(
+    jobs: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
+) -> dict[str | int, list[Mapping[str, Any]]]:
+    """Way -> one result a seed."""
+    found: dict[str | int, list[Mapping[str, Any]]] = {}
+    for job, result in zip(jobs, results, strict=True):
+        found.setdefault(job["way"], []).append(result)
+    return found
+
+
+def fleet_bytes(
+    dataset: Dataset, settings: StudySettings, cache_dir: Path | None = None
+) -> dict[str, int]:
+    """Real sizes of files: one dedicated network a width, all of them, and the layered file."""
+    sizes = {}
+    for bits in settings.widths:
+        network, _ = quantised(dataset, settings, 0, bits, cache_dir)
+        sizes[f"dedicated, {bits} bits"] = len(layered_bytes(network)[0])
+    sizes["all dedicated"] = sum(sizes.values())
+    network, _ = quantised(dataset, settings, 0, "layered", cache_dir)
+    sizes["layered"] = len(layered_bytes(network)[0])
+    return sizes
+
+
+def code_bytes(weights: int, widths: Sequence[int]) -> tuple[int, int]:
+    """Bytes of the codes of some weights: in layers, and in one network a width."""
+    return weights * max(widths) // 8, sum(weights * bits // 8 for bits in widths)
+
+
+def rule_errors(
+    weight: Tensor, high: int, rules: Sequence[str] = ("plain", "mid", "round", "direct")
+) -> dict[str, list[float]]:
+    """Rule -> mean squared error of tied weights at 2, 3, ... `high` bits, over the variance."""
+    step = search_start(weight, high, 2)
+    found = {}
+    for rule in rules:
+        values = [
+            layered_value(weight, step, step * 2.0 ** (high - bits), high, bits, rule)
+            for bits in range(2, high + 1)
+        ]
+        found[rule] = [float((v - weight).square().mean() / weight.var()) for v in values]
+    return found
+
+
+def confidences(
+    data: bytes, model: nn.Module, dataset: Dataset, images: int, widths: Sequence[int]
+) -> np.ndarray:
+    """Probability of the right class for the first test images, (images, widths), of networks that
+    are read from a layered file's beginning.
+    """
+    labels = dataset.y_test[:images]
+    columns = []
+    for bits in widths:
+        network = load_layered(data, model, bits=bits)
+        logits = measure.predict(network, dataset.x_test[:images], dataset.normalise)
+        columns.append(logits.softmax(1)[torch.arange(len(labels)), labels])
+    return torch.stack(columns, 1).numpy()

@@ -1,0 +1,247 @@
+"""The paper's experiments: one lesson and seed a call, to run side by side.
+
+The situation is the paper's. A teacher has learnt from many images, its students may look at only a
+few of them, and have time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smallnets import checks
+from smallnets.data import Dataset
+from smallnets.data.photographs import photograph
+from smallnets.distill.matching.diagnostics import measures
+from smallnets.distill.matching.objective import match, unlabelled
+from smallnets.models import StagedNetwork, named
+from smallnets.studies.matching.plan import StudySettings
+from smallnets.studies.matching.recipes import published_teacher
+from smallnets.studies.matching.students import IMAGES, StudentConfig, regimes
+from smallnets.training import run_parallel, seeded
+
+Measures = dict[str, dict[str, float]]
+
+
+def learn(
+    lessons: Mapping[str, StudentConfig],
+    dataset: Dataset,
+    settings: StudySettings,
+    seeds: int,
+    cache_dir: Path | None = None,
+    description: str = "students",
+) -> list[Measures]:
+    """Teach every lesson with every seed, side by side.
+
+    Returns:
+        One dictionary a seed: the measures of the "teacher" and of every lesson's student.
+    """
+    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    ordered = sorted(lessons, key=lambda name: -lessons[name].passes)
+    order = [(name, seed) for name in ordered for seed in range(seeds)]
+    jobs = [{**common, "lesson": lessons[name], "seed": seed} for name, seed in order]
+    finished = run_parallel(taught, jobs, description=description)
+    by_job = dict(zip(order, finished, strict=True))
+    return [
+        {"teacher": by_job[ordered[0], seed]["teacher"]}
+        | {name: by_job[name, seed]["student"] for name in lessons}
+        for seed in range(seeds)
+    ]
+
+
+def by_length(
+    results: Sequence[Measures], measure: str, settings: StudySettings
+) -> dict[str, list[list[float]]]:
+    """One measure of the lessons of `patience`: regime -> one list a seed, one value a length."""
+    return {
+        name: [
+            [seed[f"{name}, {passes}"][measure] for passes in settings.lengths] for seed in results
+        ]
+        for name in regimes(settings)
+    }
+
+
+def taught(
+    dataset: Dataset,
+    lesson: StudentConfig,
+    settings: StudySettings,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> Measures:
+    """Measures of one lesson's "student" with one seed, and of its "teacher"."""
+    teacher, student = teach(dataset, lesson, settings, seed, cache_dir)
+    at = settings.matching.seen_at(dataset.x_train)[0]
+    finer = lesson.matching.seen_at(dataset.x_train)
+    sides = lesson.matching.teacher_sides(dataset.x_train, lesson.teachers)
+    return measures(
+        {"teacher": teacher, "student": student},
+        transfer_set(dataset, settings),
+        {"teacher": max(at, sides[0]), "student": finer[0]},
+        settings.evaluation_side,
+    )
+
+
+def teach(
+    dataset: Dataset,
+    lesson: StudentConfig,
+    settings: StudySettings,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> tuple[StagedNetwork, StagedNetwork]:
+    """The teacher and the taught student of one lesson and seed.
+
+    Args:
+        dataset: all that the teacher knows; the student gets a part of it.
+        lesson: what is done.
+        settings: networks and trainings.
+        seed: of teacher, student and training; students of one seed start alike.
+        cache_dir: folder for finished trainings.
+    """
+    ask = lesson.matching
+    sides = ask.teacher_sides(dataset.x_train, lesson.teachers)
+    # A published checkpoint is one teacher; others are trained.
+    trained = replace(settings, published=None)
+    teachers = [
+        train_teacher(dataset, trained if i else settings, seed + i, cache_dir, side)
+        for i, side in enumerate(sides)
+    ]
+    network = lesson.network or settings.student
+    student = new_network(network, dataset, seed)
+    if lesson.start == "pretrained":
+        student = pretrained(dataset, settings, network, seed, cache_dir)
+    own = transfer_set(dataset, settings)
+    if lesson.images != "own":
+        own = unlabelled(own, other_images(lesson.images, dataset, len(own.x_train), seed))
+    training = replace(
+        settings.training,
+        epochs=lesson.passes,
+        warmup_epochs=_warmup(settings, lesson.passes),
+        optimizer=lesson.optimizer,
+        batch_size=min(settings.training.batch_size, len(own.x_train)),
+    )
+    if lesson.lr is not None:
+        training = replace(training, lr=lesson.lr)
+    if lesson.weight_decay is not None:
+        training = replace(training, weight_decay=lesson.weight_decay)
+    match(student, teachers, own, ask, training, seed=seed, cache_dir=cache_dir, label="student")
+    return teachers[0], student
+
+
+def _warmup(settings: StudySettings, passes: int) -> float:
+    """Epochs of warm-up: the recipe's where it has some, else a share of the training."""
+    fixed = settings.training.warmup_epochs
+    return min(fixed, passes / 2) if fixed else settings.warmup * passes
+
+
+def train_teacher(
+    dataset: Dataset,
+    settings: StudySettings,
+    seed: int,
+    cache_dir: Path | None = None,
+    resolution: int | None = None,
+) -> StagedNetwork:
+    """The teacher of a seed, trained on the labels of all training images, or read from the
+    settings' published checkpoint.
+
+    Args:
+        dataset, settings: what it learns and how.
+        seed: of its start and training.
+        cache_dir: folder for finished trainings.
+        resolution: at which it sees images; None is the students'.
+    """
+    if settings.published is not None:
+        return published_teacher(settings.teacher, settings.published, dataset)
+    teacher = new_network(settings.teacher, dataset, 1000 + seed)
+    view = replace(settings.matching, view="same/rc", labels=1.0)
+    view = replace(view, resolution=resolution or view.resolution, teacher_resolution=None)
+    steps = settings.teaching
+    training = replace(steps, warmup_epochs=steps.warmup_epochs or settings.warmup * steps.epochs)
+    match(
+        teacher, (), dataset, view, training, seed=1000 + seed, cache_dir=cache_dir, label="teacher"
+    )
+    return teacher
+
+
+def pretrained(
+    dataset: Dataset,
+    settings: StudySettings,
+    network: str,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> StagedNetwork:
+    """A student that has learnt labels of the images that students do not get."""
+    student = new_network(network, dataset, seed)
+    size = len(transfer_set(dataset, settings).y_train)
+    rest = replace(
+        dataset,
+        x_train=dataset.x_train[size:],
+        y_train=dataset.y_train[size:],
+        moments=(dataset.mean, dataset.std),
+    )
+    if len(rest.y_train) < settings.training.batch_size:
+        rest = dataset  # nothing is left out, as in the published recipes
+    view = replace(settings.matching, view="same/rc", labels=1.0)
+    passes = max(1, settings.side_length // 2)
+    training = replace(settings.training, epochs=passes, warmup_epochs=_warmup(settings, passes))
+    match(student, (), rest, view, training, seed=seed, cache_dir=cache_dir, label="pretrained")
+    return student
+
+
+def new_network(name: str, dataset: Dataset, seed: int) -> StagedNetwork:
+    """An untrained network for the dataset's images and classes."""
+    with seeded(seed):
+        return named(name, dataset.num_classes, dataset.channels)
+
+
+def transfer_set(dataset: Dataset, settings: StudySettings) -> Dataset:
+    """What students may look at: the first of the training images, on the teacher's scale."""
+    count = min(settings.transfer or len(dataset.y_train), len(dataset.y_train))
+    part = dataset.take(train=count)
+    return replace(part, moments=(dataset.mean, dataset.std))
+
+
+def other_images(kind: str, dataset: Dataset, count: int, seed: int) -> Tensor:
+    """Images that have nothing to do with a dataset: uint8 (count, channels, height, width).
+
+    Args:
+        kind: "photographs" cuts windows out of three photographs, "noise" draws every pixel with
+            the mean and deviation of the dataset's channel.
+        dataset: for size and channels.
+        count: how many.
+        seed: of the random numbers.
+    """
+    checks.one_of("images", kind, IMAGES[1:])
+    generator = torch.Generator().manual_seed(seed)
+    height, width = dataset.size
+    shape = (count, dataset.channels, height, width)
+    if kind == "noise":
+        mean, std = (x.view(-1, 1, 1) * 255 for x in (dataset.mean, dataset.std))
+        noise = mean + std * torch.randn(shape, generator=generator)
+        return noise.round().clamp(0, 255).to(torch.uint8)
+    images = torch.empty(shape, dtype=torch.uint8)
+    sources = [photograph(name) for name in ("china", "flower", "chelsea")]
+    drawn = torch.rand(count, 3, generator=generator)
+    for place, (which, down, right) in enumerate(drawn.tolist()):
+        source = sources[int(which * len(sources))]
+        tall, wide = source.shape[1:]
+        side = min(tall, wide, 4 * max(height, width))
+        top, left = int(down * (tall - side)), int(right * (wide - side))
+        window = source[None, :, top : top + side, left : left + side].float()
+        small = F.interpolate(window, (height, width), mode="area")[0]
+        if dataset.channels == 1:
+            small = small.mean(dim=0, keepdim=True)
+        images[place] = small.round().to(torch.uint8)
+    return images
+
+
+def chosen(results: Sequence[Measures], kind: str) -> float:
+    """The temperature ("T"), rate ("lr"), weight decay ("wd") or length ("passes") of the most
+    accurate students.
+    """
+    names = [name for name in results[0] if name.startswith(f"{kind} ")]
+    checks.one_of("kind", kind, {name.split()[0] for name in results[0] if " " in name})
+    means = {name: sum(seed[name]["accuracy"] for seed in results) for name in names}
+    return float(max(means, key=lambda name: means[name]).split()[1])

@@ -1,0 +1,153 @@
+"""What is compared: every student of the chapter's experiments, by name."""
+
+from dataclasses import dataclass, replace
+
+from smallnets import checks
+from smallnets.distill.matching.objective import Matching
+from smallnets.studies.matching.plan import StudySettings
+from smallnets.training import OPTIMIZERS
+
+IMAGES = ("own", "photographs", "noise")
+STARTS = ("random", "pretrained")
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """One student's training.
+
+    Attributes:
+        matching: what is asked.
+        passes: over the transfer images.
+        network: of the student; None is the settings'.
+        optimizer: of `smallnets.training`.
+        lr, weight_decay: None is the settings'.
+        teachers: how many are matched at once.
+        start: "random" weights, or those of a training on labels with the images that the lesson
+            lacks ("pretrained").
+        images: matched on: the data set's "own", or crops of "photographs", or "noise".
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    matching: Matching
+    passes: int
+    network: str | None = None
+    optimizer: str = "adamw"
+    lr: float | None = None
+    weight_decay: float | None = None
+    teachers: int = 1
+    start: str = "random"
+    images: str = "own"
+
+    def __post_init__(self) -> None:
+        checks.whole("passes", self.passes, 1)
+        checks.whole("teachers", self.teachers, 1)
+        checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.lr is not None:
+            checks.above("lr", self.lr, 0)
+        if self.weight_decay is not None:
+            checks.at_least("weight_decay", self.weight_decay, 0)
+        checks.one_of("start", self.start, STARTS)
+        checks.one_of("images", self.images, IMAGES)
+
+
+def regimes(settings: StudySettings) -> dict[str, Matching]:
+    """The main comparison: function matching, consistency without mixing, the ways to be
+    inconsistent, and labels.
+    """
+    names = {
+        "function matching": "mix",
+        "same crop": "same/ic",
+        "fixed teacher": "fix/cc",
+        "independent noise": "ind/rc",
+        "independent crops": "ind/ic",
+    }
+    asked = {name: replace(settings.matching, view=view) for name, view in names.items()}
+    return asked | {"labels": replace(settings.matching, view="same/ic", labels=1.0)}
+
+
+def patience(settings: StudySettings) -> dict[str, StudentConfig]:
+    """Every regime at every length, named "same crop, 25"."""
+    return {
+        f"{name}, {passes}": StudentConfig(matching, passes)
+        for name, matching in regimes(settings).items()
+        for passes in settings.lengths
+    }
+
+
+def variants(settings: StudySettings) -> dict[str, StudentConfig]:
+    """One thing changed at a time, from function matching: what the paper makes claims about."""
+    ask, passes = settings.matching, settings.side_length
+    plain = StudentConfig(ask, passes)
+    half = max(1, passes // 2)
+    return {
+        "function matching": plain,
+        "answers mixed": replace(plain, matching=replace(ask, mix_outputs=True)),
+        "two teachers": replace(plain, teachers=2),
+        "photographs": replace(plain, images="photographs"),
+        "noise": replace(plain, images="noise"),
+        "Adam, half as long": replace(plain, passes=half),
+        "Shampoo, half as long": replace(plain, passes=half, optimizer="shampoo"),
+    }
+
+
+def details(settings: StudySettings) -> dict[str, StudentConfig]:
+    """The other choices: views, mixing, distances, labels, and a student of another family."""
+    ask, plain = settings.matching, StudentConfig(settings.matching, settings.side_length)
+    asked = {
+        # what the two see
+        "same crop": replace(ask, view="same/ic"),
+        "same mild crop": replace(ask, view="same/rc"),
+        "mixed, teacher central": replace(ask, view="mix/cc"),
+        "whole images, fixed": replace(ask, view="fix/rs"),
+        "mean of crops, fixed": replace(ask, view="fix/ic_ens"),
+        # how they are mixed
+        "share an image": replace(ask, per_image=True),
+        "little mixing": replace(ask, alpha=0.1),
+        # what is matched
+        "hard answers": replace(ask, distance="hard"),
+        "logits (L2)": replace(ask, distance="l2"),
+        "labels and soft targets": replace(ask, view="same/ic", labels=0.1, temperature=4.0),
+        "labels, mixed": replace(ask, labels=1.0),
+        "labels, mild crop": replace(ask, view="same/rc", labels=1.0),
+    }
+    lessons = {"function matching": plain}
+    lessons |= {name: replace(plain, matching=matching) for name, matching in asked.items()}
+    return lessons | {"mobile student": replace(plain, network=settings.other)}
+
+
+def starts(settings: StudySettings) -> dict[str, StudentConfig]:
+    """A random start against a trained one, short and long, and the latter with labels."""
+    short, long = settings.lengths[0], settings.side_length
+    labels = replace(settings.matching, view="same/rc", labels=1.0)
+    return {
+        f"{start}, {passes}": StudentConfig(settings.matching, passes, start=start)
+        for start in STARTS
+        for passes in (short, long)
+    } | {f"fine-tuned on labels, {long}": StudentConfig(labels, long, start="pretrained")}
+
+
+def resolutions(settings: StudySettings, largest: int) -> dict[str, StudentConfig]:
+    """Teachers that see more pixels than their student."""
+    ask = settings.matching
+    lessons = {"both at one resolution": StudentConfig(ask, settings.side_length)}
+    if largest > (ask.resolution or largest):
+        finer = replace(ask, teacher_resolution=largest)
+        lessons["teacher sees more"] = StudentConfig(finer, settings.side_length)
+    return lessons
+
+
+def search(settings: StudySettings) -> dict[str, StudentConfig]:
+    """The search for temperature, rate, weight decay and length, named "T 5", "lr 0.01",
+    "wd 0.001", "passes 20".
+    """
+    plain = StudentConfig(settings.matching, settings.side_length)
+    lessons = {
+        f"T {value:g}": replace(plain, matching=replace(settings.matching, temperature=value))
+        for value in settings.temperatures
+    }
+    lessons |= {f"lr {value:g}": replace(plain, lr=value) for value in settings.rates}
+    lessons |= {f"wd {v:g}": replace(plain, weight_decay=v) for v in settings.decays}
+    lengths = (max(1, settings.side_length // 2), 2 * settings.side_length)
+    return lessons | {f"passes {n}": replace(plain, passes=n) for n in lengths}

@@ -1,0 +1,63 @@
+"""Changing networks that are there: other modules in their places, other BatchNorm statistics."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from smallnets.measure import evaluating
+
+
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one with a dotted name.
+
+    Raises:
+        ValueError: the name is empty, which stands for the network itself.
+    """
+    if not name:
+        raise ValueError("the network must hold its layers; got a single layer")
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, module)
+
+
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers of a network, of images, sequences and volumes alike."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+@torch.no_grad()
+def recalibrate(
+    network: nn.Module,
+    batches: Iterable[Tensor],
+    norms: Sequence[_BatchNorm] | None = None,
+    *,
+    reset: bool = True,
+) -> nn.Module:
+    """Give BatchNorm layers the statistics of some images, in place; no weight changes.
+
+    Args:
+        network: everything but those layers is in evaluation mode meanwhile, and all modes are
+            restored.
+        batches: images (n, channels, height, width) as the network takes them.
+        norms: the layers; by default all of the network.
+        reset: forget what they remember, and take the plain mean over the batches. Otherwise the
+            running statistics are moved by the momentum that each layer has.
+
+    Returns:
+        The network.
+    """
+    norms = batch_norms(network) if norms is None else norms
+    momenta = [norm.momentum for norm in norms]
+    first = next(network.parameters(), None)
+    with evaluating(network):
+        for norm in norms:
+            norm.train()
+            if reset:
+                norm.reset_running_stats()
+                norm.momentum = None  # the plain mean over batches
+        for images in batches:
+            network(images if first is None else images.to(first.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network

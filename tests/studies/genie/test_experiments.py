@@ -1,0 +1,106 @@
+"""The chapter's experiments at their smallest, and what a reader may ask for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from smallnets.quantize import genie as gn
+
+TINY = {"train": 96, "seeds": 2, "epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return gn.prepare("glyphs10", "smoke", **TINY)
+
+
+def test_one_network_through_every_experiment(prepared, tmp_path):
+    data, settings = prepared
+    common = {"dataset": data, "settings": settings, "seed": 0, "cache_dir": tmp_path}
+    network = gn.trained(**common)
+    assert not network.training
+    made = {name: gn.imagine(**common, source=name).images for name in gn.SOURCES}
+    made["real"] = gn.calibration_images(data, settings)
+    assert {tuple(one.shape) for one in made.values()} == {(16, 3, 16, 16)}
+    again = gn.imagine(**common, source="GENIE-D")
+    assert torch.equal(again.images, made["GENIE-D"])
+    seen = gn.portrait(network, made["real"])
+    assert set(seen) == {"loss", "roughness", "corner", "diversity", "classes"}
+    assert 1 <= seen["classes"] <= data.num_classes
+    assert gn.diversity(network, made["real"][:1].repeat(4, 1, 1, 1)) == 0
+    half = (made["real"] + made["real"].mean(0)) / 2
+    assert gn.diversity(network, half) < 0.8 * gn.diversity(network, made["real"])
+    for case in (gn.Case(2, 4), gn.Case(4, 4, "real", "nearest"), gn.Case(2, 4, count=8)):
+        found = gn.assess(**common, case=case, images=made[case.source])
+        assert 0 <= found["accuracy"] <= 1
+        assert found["error"] > 0
+        assert found["KL"] >= 0
+    fine = gn.assess(**common, case=gn.Case(8, 8, "real", "nearest"), images=made["real"])
+    assert fine["error"] < found["error"] / 10
+    assert gn.assess(**common, case=case, images=made[case.source]) == found  # kept, seconds too
+
+
+def test_watching_one_network_learn(prepared, tmp_path):
+    data, settings = prepared
+    network = gn.trained(data, settings, 0, tmp_path)
+    how = replace(settings.reconstruction, iterations=40, lr_bit=0.1)
+    seen = gn.watch(
+        network,
+        gn.Case(2, 4, "real"),
+        gn.calibration_images(data, settings),
+        replace(settings, reconstruction=how),
+    )
+    assert seen.bits_before.shape == seen.bits_after.shape
+    assert 0 < seen.flipped < 1
+    assert seen.moved.abs().max() > 0
+    middle = [float(((b > 0.05) & (b < 0.95)).float().mean())
+              for b in (seen.bits_before, seen.bits_after)]  # fmt: skip
+    assert middle[1] < middle[0]
+
+
+def test_cases_and_their_results(prepared):
+    data, settings = prepared
+    cases = gn.cases(settings)
+    assert len(cases) == len(set(cases))
+    assert gn.Case(*settings.main) in cases
+    images = [dict.fromkeys(("real", *gn.SOURCES), torch.zeros(1))] * settings.seeds
+    names, arguments = gn.jobs(data, settings, images)
+    assert len(names) == len(arguments) == settings.seeds * len(cases)
+    found = gn.by_case(names, [{"accuracy": float(seed)} for seed, _ in names])
+    assert all(one["accuracy"] == [0.0, 1.0] for one in found.values())
+
+
+def test_presets_and_requests(prepared):
+    data, settings = prepared
+    assert set(gn.PRESETS) == {"smoke", "small", "paper"}
+    assert gn.PRESETS["paper"].synthesis == gn.SynthesisSettings()
+    assert gn.PRESETS["paper"].reconstruction == gn.ReconstructionSettings()
+    assert settings.seeds == 2
+    _, asked = gn.prepare("glyphs10", "smoke", **TINY, images=12, synthesis_steps=2, unit_steps=5)
+    assert (asked.images, asked.synthesis.batch_size) == (12, 12)
+    assert (asked.synthesis.iterations, asked.reconstruction.iterations) == (2, 5)
+    assert data.size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale": "huge"}, "scale must be one of"),
+        ({"resolution": 10}, "resolution must be a multiple of 4; got 10"),
+        ({"images": 1}, "images must be at least 2; got 1"),
+        ({"images": 4}, "images must be at least 8; got 4"),
+        ({"train": 20}, "number of training images must be at least 32; got 20"),
+        ({"unit_steps": 0}, "iterations must be at least 1; got 0"),
+    ],
+)
+def test_requests_are_checked(changes, message):
+    arguments = {"name": "glyphs10", "scale": "smoke", **TINY, **changes}
+    with pytest.raises(ValueError, match=message):
+        gn.prepare(**arguments)
+
+
+def test_unknown_networks_are_refused(prepared):
+    data, settings = prepared
+    with pytest.raises(ValueError, match=r"network must be resnet-DEPTH-WIDTH .*got 'vit'"):
+        gn.trained(data, replace(settings, network="vit"), 0)
