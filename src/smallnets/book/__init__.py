@@ -20,12 +20,12 @@ from smallnets.book.tables import over_seeds, sizes, spread, summary, wins
 
 __all__ = [
     "CHAPTERS",
+    "SCALES",
+    "WIDTH",
     "Chapter",
     "Claim",
     "Comparison",
     "Parameters",
-    "SCALES",
-    "WIDTH",
     "chapter",
     "claims_table",
     "contact_sheet",

@@ -16,9 +16,9 @@ from smallnets.data.mixing import beta_share, blend
 from smallnets.data.photographs import photograph, photograph_names
 
 __all__ = [
+    "FINE_GROUPS",
     "Augmentation",
     "Dataset",
-    "FINE_GROUPS",
     "beta_share",
     "blend",
     "cutmix",

@@ -20,8 +20,8 @@ from smallnets.models.vgg import vgg16
 from smallnets.models.wide_resnet import wide_resnet
 
 __all__ = [
-    "FeatureTap",
     "NAMES",
+    "FeatureTap",
     "RowReader",
     "StagedNetwork",
     "bit_resnet",

@@ -14,13 +14,13 @@ from smallnets.training.settings import (
 )
 
 __all__ = [
-    "Batch",
-    "Classification",
     "DEVICES",
-    "JointModels",
-    "ModelOutputs",
     "OPTIMIZERS",
     "PRECISIONS",
+    "Batch",
+    "Classification",
+    "JointModels",
+    "ModelOutputs",
     "Shampoo",
     "TrainSettings",
     "check_apart",

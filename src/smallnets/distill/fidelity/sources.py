@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.data import Dataset, load
+from smallnets.data import Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,24 +70,22 @@ class ClassGaussian:
         return images.round().clamp(0, 255).to(torch.uint8).view(count, *self.shape)
 
 
-def foreign_images(dataset: Dataset, name: str, count: int) -> Tensor:
-    """Images of another data set in this one's size and number of channels.
+def foreign_images(dataset: Dataset, other: Dataset) -> Tensor:
+    """Training images of another data set in this one's size and number of channels.
 
     Args:
         dataset: whose size and channels are wanted.
-        name: of the other data set, for `smallnets.data.load`.
-        count: how many; fewer if it has fewer.
+        other: whose images are shown.
 
     Returns:
-        uint8 (count, channels, height, width). A class of the same name as one of `dataset` is left
+        uint8 (n, channels, height, width). A class of the same name as one of `dataset` is left
         out, so that digits among letters do not pass for strangers to digits.
 
     Raises:
         ValueError: the other data set has no class of its own.
     """
-    other = load(name, train=checks.whole("count", count, 1), test=1)
     if set(other.class_names) <= set(dataset.class_names):
-        raise ValueError(f"foreign images must have classes of their own; {name!r} has none")
+        raise ValueError(f"foreign images must have classes of their own; {other.name!r} has none")
     known = [i for i, kind in enumerate(other.class_names) if kind in dataset.class_names]
     if known:
         other_kinds = ~torch.isin(other.y_train, torch.tensor(known, dtype=torch.int64))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from smallnets.distill.fidelity.losses import soft_cross_entropy, tempered
 from smallnets.distill.fidelity.start import between, flat_weights
 
 ROUNDING = 100  # a rest shorter than this many roundings of the vector is none
@@ -107,3 +108,28 @@ def straight_path(
     with torch.no_grad():
         losses = [float(loss(between(second, first, float(t)).eval())) for t in positions]
     return positions, torch.tensor(losses)
+
+
+def distillation_gap(
+    teacher: nn.Module, images: Tensor, temperature: float
+) -> Callable[[nn.Module], Tensor]:
+    """The student's loss on fixed images less its smallest possible value: 0 for the teacher.
+
+    Normalisation uses the statistics of these images, so that a network anywhere in the plane of
+    weights has statistics that fit it.
+
+    Args:
+        teacher: of the same architecture.
+        images: prepared images (n, channels, height, width).
+        temperature: of the soft targets.
+    """
+
+    def outputs(network: nn.Module) -> Tensor:
+        visitor = copy.deepcopy(network).train()
+        with torch.no_grad():
+            return visitor(images)
+
+    teacher_logits = outputs(teacher)
+    log_probs = tempered(teacher_logits, temperature)
+    least = temperature**2 * -(log_probs.exp() * log_probs).sum(dim=1).mean()
+    return lambda network: soft_cross_entropy(teacher_logits, outputs(network), temperature) - least

@@ -58,11 +58,11 @@ from smallnets.distill.matching.views import (
 
 __all__ = [
     "DISTANCES",
+    "VIEWS",
     "FunctionMatching",
     "Matching",
     "PrecomputedLogits",
     "Seen",
-    "VIEWS",
     "ViewPairing",
     "agreement",
     "boxes",

@@ -18,9 +18,9 @@ from smallnets.distill.classic import (
     kd_loss,
     map_distance,
     pooled,
-    XXWIDE,
 )
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
+from smallnets.losses import to_float32
 from smallnets.training import (
     Batch,
     JointModels,
@@ -97,7 +97,7 @@ class DistillationObjective:
                 )
         terms: dict[str, Tensor] = {}
         if self.ce:
-            terms["ce"] = F.cross_entropy(wide(student.logits), labels)
+            terms["ce"] = F.cross_entropy(to_float32(student.logits), labels)
         if self.kd:
             terms["kd"] = kd_loss(student.logits, teacher.logits, self.temperature)
         if self.sp:

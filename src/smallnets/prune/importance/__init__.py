@@ -84,13 +84,13 @@ from smallnets.prune.importance.surgery import (
 
 __all__ = [
     "CRITERIA",
+    "REPORTED",
     "ChannelGroup",
     "Costs",
     "Counted",
     "Member",
     "Prunable",
     "PruneWhileTraining",
-    "REPORTED",
     "Ranking",
     "Schedule",
     "Site",

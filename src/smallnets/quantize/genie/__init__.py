@@ -58,6 +58,8 @@ from smallnets.quantize.genie.synthesis import (
 from smallnets.quantize.genie.units import Unit, find_units, traced
 
 __all__ = [
+    "METHODS",
+    "MODES",
     "ActivationQuantizer",
     "Allocated",
     "BNSLoss",
@@ -65,8 +67,6 @@ __all__ = [
     "BatchNormInputs",
     "BitPolicy",
     "DataGenerator",
-    "METHODS",
-    "MODES",
     "Progress",
     "QDrop",
     "QuantizedNetwork",

@@ -2,7 +2,7 @@
 
 Part by part, in order, the rounding of weights and all steps are learned so that the quantised part
 gives what the original part gives (section 3.5 of the chapter). The inputs of a part come from the
-already quantised parts before it. They are with_gradients on from part to part: the network runs once,
+already quantised parts before it. They are carried on from part to part: the network runs once,
 not once for each part.
 """
 

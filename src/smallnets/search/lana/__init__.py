@@ -1,7 +1,7 @@
 """LANA: Latency Aware Network Acceleration (Molchanov et al., ECCV 2022, arXiv:2107.10624).
 
 A trained network is made fast by giving each of its layers one of very many stand-ins. Each is
-taught to distill_from_ensemble that one layer; each is then judged by what it alone does to the network; and as
+taught to imitate that one layer; each is then judged by what it alone does to the network; and as
 these judgements are assumed to add up, the best combination within a latency budget is the solution
 of an integer linear programme.
 
@@ -49,6 +49,8 @@ from smallnets.search.lana.tuning import FineTuning, fine_tune, judged, recalibr
 
 __all__ = [
     "FULL_POOL",
+    "SCORES",
+    "TEACHER",
     "FineTuning",
     "ImpossibleError",
     "InfeasibleError",
@@ -57,10 +59,8 @@ __all__ = [
     "Pool",
     "Programme",
     "ReplaceableLayers",
-    "SCORES",
     "Selection",
     "Shape",
-    "TEACHER",
     "Timing",
     "available",
     "best_so_far",

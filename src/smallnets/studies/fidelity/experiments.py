@@ -13,23 +13,22 @@ import torch
 from torch import Tensor
 
 from smallnets import checks, measure
-from smallnets.data import Augmentation, Dataset
-from smallnets.distill.fidelity.cka import cka
-from smallnets.distill.fidelity.meter import CalibrationBins, calibration_bins
+from smallnets.data import Augmentation, Dataset, load
 from smallnets.distill.fidelity.objective import Ensemble, Objective, Reduced, distill_from_ensemble
 from smallnets.distill.fidelity.policies import policies
 from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, halves
-from smallnets.studies.fidelity.plan import StudySettings
+from smallnets.measure import CalibrationBins, calibration_bins
+from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.fidelity.students import (
-    Measures,
     StudentEvaluator,
     distill_and_evaluate,
     evaluate_plain,
     logits_of,
-    new_network,
     plain_student,
     train_teacher,
 )
+from smallnets.studies.networks import build_network
+from smallnets.studies.study import Measures
 from smallnets.training import TrainSettings, observe
 
 
@@ -48,7 +47,7 @@ def name_of(members: int, temperature: float) -> str:
 
 
 def ensembles(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Outcome:
     """Students of the teacher's own architecture under ensembles of several sizes.
 
@@ -64,7 +63,7 @@ def ensembles(
         for m in settings.members
         for tau in settings.temperatures
     }
-    students = {name: new_network(settings.network, dataset, seed) for name in objectives}
+    students = {name: build_network(settings.network, dataset, seed) for name in objectives}
     plain, rest = name_of(1, settings.temperature), dict(students)
     if rest.pop(plain, None) is not None:  # other experiments need it too
         students[plain] = plain_student(dataset, settings, teachers[0], seed, cache_dir)
@@ -75,10 +74,10 @@ def ensembles(
     outcome = Outcome({}, {}, {}, {})
     for m in settings.members:
         teacher = Reduced(Ensemble(teachers[:m]))
-        examine = StudentEvaluator(teacher, dataset, settings.training)
+        evaluate = StudentEvaluator(teacher, dataset, settings.training)
         for name in (name_of(m, tau) for tau in settings.temperatures):
-            outcome.measures[name] = examine(students[name])
-            outcome.teachers[name] = examine.told[0]
+            outcome.measures[name] = evaluate(students[name])
+            outcome.teachers[name] = evaluate.teacher_logits[0]
             outcome.students[name] = logits_of(students[name], dataset, dataset.x_test)
             outcome.calibration[name] = calibration_bins(outcome.students[name], dataset.y_test)
     return outcome
@@ -96,17 +95,17 @@ def with_control(outcomes: list[Outcome]) -> list[Measures]:
     count = checks.at_least("number of seeds for a control", len(outcomes), 2)
     results = []
     for seed, outcome in enumerate(outcomes):
-        strangers = outcomes[(seed + 1) % count].students
+        others = outcomes[(seed + 1) % count].students
         one: Measures = {}
         for name, known in outcome.measures.items():
-            control = measure.agreement(outcome.teachers[name], strangers[name])
+            control = measure.agreement(outcome.teachers[name], others[name])
             one[name] = {**known, "control": control, "excess": known["agreement"] - control}
         results.append(one)
     return results
 
 
 def data_policies(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """Self-distillation on each of the paper's kinds of distillation data, as often as any other.
 
@@ -117,14 +116,16 @@ def data_policies(
     made = ClassGaussian.fitted(dataset).sample(len(dataset.y_train), generator)
     foreign = None
     if settings.foreign is not None:
-        foreign = foreign_images(dataset, settings.foreign, settings.foreign_images)
+        foreign = foreign_images(
+            dataset, load(settings.foreign, train=settings.foreign_images, test=1)
+        )
     views = policies(dataset, settings.training.augmentation, made, foreign, settings.share)
     results: Measures = {}
     for name in [one for one in views if settings.views is None or one in settings.views]:
         if name == "baseline":
             results |= evaluate_plain(name, dataset, settings, teacher, seed, cache_dir)
             continue
-        students = {name: new_network(settings.network, dataset, seed)}
+        students = {name: build_network(settings.network, dataset, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
         training = replace(settings.training, augmentation=views[name])
         results |= distill_and_evaluate(
@@ -143,7 +144,7 @@ def of_equal_length(training: TrainSettings, images: int, reference: int) -> Tra
 
 
 def growing(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """The easy case: a teacher of few labelled images, and more and more unlabelled ones for the
     student.
@@ -167,7 +168,7 @@ def growing(
             len(dataset.y_train),
         )
         name = str(len(shown.y_train))
-        students = {name: new_network(settings.network, dataset, seed)}
+        students = {name: build_network(settings.network, dataset, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
         # Pixels are normalised as for the teacher, whatever the student is shown.
         shown = shown.normalised_like(few)
@@ -178,7 +179,7 @@ def growing(
 
 
 def recycled(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """Is it harm to distil on the teacher's own images? Section 5.2.
 
@@ -192,7 +193,7 @@ def recycled(
     results: Measures = {}
     for name, part in (("D0", own), ("D1", fresh), ("D0 and D1", dataset)):
         training = of_equal_length(settings.training, len(part.y_train), whole)
-        students = {name: new_network(settings.network, dataset, seed)}
+        students = {name: build_network(settings.network, dataset, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
         shown = part.normalised_like(own)
         results |= distill_and_evaluate(
@@ -202,22 +203,22 @@ def recycled(
 
 
 def capacities(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """Students narrower, equal and wider than one teacher, side by side."""
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    others = {name: new_network(name, dataset, seed) for name in settings.others}
+    others = {name: build_network(name, dataset, seed) for name in settings.others}
     objectives = {name: Objective(temperature=settings.temperature) for name in others}
     found = distill_and_evaluate(
         dataset, teacher, others, objectives, settings.training, seed, cache_dir
     )
     found |= evaluate_plain(settings.network, dataset, settings, teacher, seed, cache_dir)
-    sizes = {name: measure.parameters(new_network(name, dataset, 0)) for name in found}
+    sizes = {name: measure.parameters(build_network(name, dataset, 0)) for name in found}
     return {name: found[name] for name in sorted(found, key=lambda name: sizes[name])}
 
 
 def targets(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """What the student is asked to match: labels in several weights, and other losses."""
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
@@ -225,15 +226,15 @@ def targets(
     objectives = {f"α = {a:g}": replace(base, alpha=a) for a in settings.alphas}
     others = ("symmetric", "reverse", "hard", "mixed", "brier", "logit")
     objectives |= {loss: replace(base, loss=loss) for loss in others}
-    students = {name: new_network(settings.network, dataset, seed) for name in objectives}
+    students = {name: build_network(settings.network, dataset, seed) for name in objectives}
     plain = evaluate_plain("α = 0", dataset, settings, teacher, seed, cache_dir)
     return plain | distill_and_evaluate(
-        dataset, teacher, students, objectives, settings.training, seed, keep
+        dataset, teacher, students, objectives, settings.training, seed, cache_dir
     )
 
 
 def optimisers(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """SGD and Adam, each for several lengths of training: names like "SGD, 16 epochs"."""
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
@@ -251,7 +252,7 @@ def optimisers(
             if training == settings.training:
                 results |= evaluate_plain(called, dataset, settings, teacher, seed, cache_dir)
                 continue
-            students = {called: new_network(settings.network, dataset, seed)}
+            students = {called: build_network(settings.network, dataset, seed)}
             objectives = {called: Objective(temperature=settings.temperature)}
             results |= distill_and_evaluate(
                 dataset, teacher, students, objectives, training, seed, cache_dir
@@ -260,7 +261,7 @@ def optimisers(
 
 
 def search(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """Learning rates of teacher and student, judged on held-out training images.
 
@@ -281,7 +282,7 @@ def search(
     for name, (optimizer, rate) in candidates.items():
         final = min(settings.training.final_lr, rate)
         training = replace(settings.training, optimizer=optimizer, lr=rate, final_lr=final)
-        students = {name: new_network(settings.network, judged, seed)}
+        students = {name: build_network(settings.network, judged, seed)}
         objectives = {name: Objective(temperature=settings.temperature)}
         results |= distill_and_evaluate(
             judged, teacher, students, objectives, training, seed, cache_dir
@@ -291,7 +292,7 @@ def search(
 
 def other_networks(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
     network: str = "rows-16",
@@ -306,7 +307,7 @@ def other_networks(
 
 
 def representations(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, dict[str, float]]:
     """CKA with the teacher's stages of a student's, and of another teacher's, on test images.
 
@@ -314,7 +315,7 @@ def representations(
         "student" and "another teacher" -> stage -> alignment.
     """
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    stranger = train_teacher(dataset, settings, seed, 1, cache_dir)
+    other_teacher = train_teacher(dataset, settings, seed, 1, cache_dir)
     student = plain_student(dataset, settings, teacher, seed, cache_dir)
     images = dataset.normalise(dataset.x_test[:500])
     stages = teacher.stage_names
@@ -322,8 +323,10 @@ def representations(
         theirs = observe(teacher.eval(), images, stages).features
         return {
             name: {
-                stage: cka(theirs[stage], observe(one.eval(), images, stages).features[stage])
+                stage: measure.cka(
+                    theirs[stage], observe(one.eval(), images, stages).features[stage]
+                )
                 for stage in stages
             }
-            for name, one in (("student", student), ("another teacher", stranger))
+            for name, one in (("student", student), ("another teacher", other_teacher))
         }

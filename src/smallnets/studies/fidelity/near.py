@@ -6,28 +6,31 @@ and the same start at the full rate.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from smallnets.data import Dataset
-from smallnets.distill.fidelity.losses import soft_cross_entropy, tempered
 from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_from_ensemble
-from smallnets.distill.fidelity.start import between, recalibrate_running
-from smallnets.distill.fidelity.surface import Surface, loss_surface, straight_path
-from smallnets.studies.fidelity.plan import StudySettings
+from smallnets.distill.fidelity.start import between
+from smallnets.distill.fidelity.surface import (
+    Surface,
+    distillation_gap,
+    loss_surface,
+    straight_path,
+)
+from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.fidelity.students import (
-    Measures,
     StudentEvaluator,
-    new_network,
     seen_images,
     teacher_seed,
     train_teacher,
 )
+from smallnets.studies.networks import build_network
+from smallnets.studies.study import Measures
+from smallnets.surgery import recalibrate
 
 RANDOM, FIRST = "random", "teacher's first weights"
 
@@ -39,7 +42,7 @@ class StartAndEnd(NamedTuple):
     end: nn.Module
 
 
-def scaled_rate(settings: StudySettings, lam: float) -> float:
+def scaled_rate(settings: Settings, lam: float) -> float:
     """Learning rate of the published code for a start at `lam`: lr (1 - lam), at least where the
     schedule ends.
     """
@@ -47,7 +50,7 @@ def scaled_rate(settings: StudySettings, lam: float) -> float:
 
 
 def train_from_starts(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> tuple[nn.Module, dict[str, StartAndEnd]]:
     """A teacher, and students from every start and at every rate.
 
@@ -56,19 +59,19 @@ def train_from_starts(
         of λ = 0.5", "λ = 0.5, full rate" and "teacher's first weights" (full rate).
     """
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir, settings.near_norm)
-    stranger = new_network(settings.network, dataset, seed, settings.near_norm)
-    first = new_network(settings.network, dataset, teacher_seed(seed, 0), settings.near_norm)
+    random_init = build_network(settings.network, dataset, seed, settings.near_norm)
+    first = build_network(settings.network, dataset, teacher_seed(seed, 0), settings.near_norm)
     size = settings.training.batch_size
     batches = seen_images(dataset, settings.training.augmentation, size).split(size)
 
     def start(lam: float) -> nn.Module:
-        return recalibrate_running(between(teacher, stranger, lam), batches)
+        return recalibrate(between(teacher, random_init, lam), batches, reset=False)
 
-    groups = {0.0: {"λ = 0": stranger, FIRST: first}}
+    groups = {0.0: {"λ = 0": random_init, FIRST: first}}
     for lam in settings.lams:
         groups[0.0][f"λ = {lam:g}, full rate"] = start(lam)
         groups.setdefault(lam, {})[f"λ = {lam:g}"] = start(lam)
-        groups[lam][f"{RANDOM}, rate of λ = {lam:g}"] = copy.deepcopy(stranger)
+        groups[lam][f"{RANDOM}, rate of λ = {lam:g}"] = copy.deepcopy(random_init)
     found: dict[str, StartAndEnd] = {}
     for lam, students in groups.items():
         starts = {name: copy.deepcopy(one).eval() for name, one in students.items()}
@@ -91,42 +94,17 @@ def train_from_starts(
 
 
 def near_teacher(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
     """Measures of the students of `train_from_starts`, with "start agreement" on training images before the
     first step.
     """
     teacher, found = train_from_starts(dataset, settings, seed, cache_dir)
-    examine = StudentEvaluator(teacher, dataset, settings.training)
+    evaluate = StudentEvaluator(teacher, dataset, settings.training)
     return {
-        name: {**examine(one.end), "start agreement": examine.before(one.start)}
+        name: {**evaluate(one.end), "start agreement": evaluate.agreement_before(one.start)}
         for name, one in found.items()
     }
-
-
-def distillation_gap(
-    teacher: nn.Module, images: Tensor, temperature: float
-) -> Callable[[nn.Module], Tensor]:
-    """The student's loss on fixed images less its smallest possible value: 0 for the teacher.
-
-    Normalisation uses the statistics of these images, so that a network anywhere in the plane of
-    weights has statistics that fit it.
-
-    Args:
-        teacher: of the same architecture.
-        images: prepared images (n, channels, height, width).
-        temperature: of the soft targets.
-    """
-
-    def outputs(network: nn.Module) -> Tensor:
-        visitor = copy.deepcopy(network).train()
-        with torch.no_grad():
-            return visitor(images)
-
-    told = outputs(teacher)
-    log_probs = tempered(told, temperature)
-    least = temperature**2 * -(log_probs.exp() * log_probs).sum(dim=1).mean()
-    return lambda network: soft_cross_entropy(told, outputs(network), temperature) - least
 
 
 class Landscape(NamedTuple):
@@ -138,7 +116,7 @@ class Landscape(NamedTuple):
 
 def landscapes(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
     names: tuple[str, ...] = ("λ = 0",),

@@ -3,21 +3,21 @@
 from dataclasses import dataclass, replace
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset, load
-from smallnets.training import TrainSettings, with_seeds
+from smallnets.data import Augmentation, Dataset
+from smallnets.studies.study import Options as StudyOptions
+from smallnets.studies.study import StudySettings, enough_images, open_study
+from smallnets.training import TrainSettings
 
 
-@dataclass(frozen=True)
-class StudySettings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
     """Sizes of the chapter's experiments.
 
     Attributes:
-        network: of teachers and students alike, see `smallnets.models.named`.
+        network: of teachers and students alike, see `build_network`.
         others: students of other sizes than the teacher.
         near_norm: normalisation in the experiments on starting near the teacher.
-        train, test: images to use of each part; None is all.
         held_out: training images set aside for choosing settings.
-        seeds: repetitions of the main comparison.
         side_seeds: repetitions of the other experiments.
         members: sizes of the ensembles.
         temperatures: of the main comparison.
@@ -39,10 +39,7 @@ class StudySettings:
     network: str
     others: tuple[str, ...]
     near_norm: str
-    train: int | None
-    test: int | None
     held_out: int
-    seeds: int
     side_seeds: int
     teaching: TrainSettings
     training: TrainSettings
@@ -63,8 +60,7 @@ class StudySettings:
     adam_lr: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "side_seeds"):
-            checks.whole(name, getattr(self, name), 1)
+        super().__post_init__()
         for name in ("members", "amounts"):
             checks.each(name, getattr(self, name), checks.whole, 1)
         for name in ("temperatures", "lengths", "rates", "adam_rates"):
@@ -90,7 +86,7 @@ def _quick(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
 
 
 PRESETS = {
-    "smoke": StudySettings(
+    "smoke": Settings(
         network="convnet-4",
         others=("convnet-8",),
         near_norm="batch",
@@ -108,7 +104,7 @@ PRESETS = {
         teaching=_quick(epochs=1, lr=0.3),
         training=_quick(epochs=1, lr=0.3),
     ),
-    "small": StudySettings(
+    "small": Settings(
         network="convnet-16",
         others=("convnet-8", "convnet-24"),
         near_norm="batch",
@@ -128,7 +124,7 @@ PRESETS = {
     ),
     # Self-distillation of the paper with its schedules; the code's teacher uses Nesterov momentum,
     # the paper's plain momentum, which is followed here.
-    "paper": StudySettings(
+    "paper": Settings(
         network="preresnet-20",
         others=("preresnet-14", "preresnet-56"),
         near_norm="layer",
@@ -163,71 +159,41 @@ PRESETS = {
 }
 
 
-def prepare(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    train: int | None = None,
-    epochs: int | None = None,
-    flips: bool | None = None,
-    norm: str | None = None,
-) -> tuple[Dataset, StudySettings]:
-    """The data set and the settings of a run: a preset, with what was asked for in its place.
+@dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """What a reader may ask for: also the normalisation near the teacher.
 
-    Args:
-        name: of the data set, for `smallnets.data.load`.
-        scale: name of a preset.
-        seeds: repetitions of every experiment.
-        device, precision: of all trainings.
-        train: training images.
+    Attributes:
         epochs: of a student's training; the teacher's changes in proportion.
-        flips: whether mirrored images keep their label; None asks the data set.
-        norm: normalisation of the experiments on starting near the teacher.
+        norm: "batch" or "layer", of the experiments on starting near the teacher.
+    """
+
+    norm: str | None = None
+
+
+def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Dataset, Settings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
     """
-    checks.one_of("scale", scale, PRESETS)
-    preset = with_seeds(PRESETS[scale], seeds)
-    if norm is not None:
-        preset = replace(preset, near_norm=checks.one_of("norm", norm, ("batch", "layer")))
-    if epochs is not None:
-        share = checks.whole("epochs", epochs, 1) / preset.training.epochs
-        changed = {
-            field: one.with_epochs(max(1, round(one.epochs * share)))
-            for field, one in (("teaching", preset.teaching), ("training", preset.training))
-        }
-        preset = replace(preset, **changed)  # type: ignore[arg-type]
-    dataset = load(
-        name, train=preset.train if train is None else train, test=preset.test, flips=flips
+    dataset, settings = open_study(name, scale, PRESETS, options)
+    if options.norm is not None:
+        norm = checks.one_of("norm", options.norm, ("batch", "layer"))
+        settings = replace(settings, near_norm=norm)
+    if options.epochs is not None:
+        share = checks.whole("epochs", options.epochs, 1) / settings.training.epochs
+        longer = [
+            one.with_epochs(max(1, round(one.epochs * share)))
+            for one in (settings.teaching, settings.training)
+        ]
+        settings = replace(settings, teaching=longer[0], training=longer[1])
+    largest = max(settings.teaching.batch_size, settings.training.batch_size)
+    enough_images(dataset, 2 * largest)
+    smallest = int(min(settings.labelled, 0.5) * len(dataset.y_train))  # of any experiment
+    teaching, training = (
+        replace(one, batch_size=min(one.batch_size, smallest))
+        for one in (settings.teaching, settings.training)
     )
-    images = len(dataset.y_train)
-    smallest = min(preset.labelled, 0.5) * images  # what the smallest experiment trains on
-    largest = max(preset.teaching.batch_size, preset.training.batch_size)
-    checks.at_least("number of training images", images, 2 * largest)
-    batch_size = min(largest, int(smallest))
-    crop = min(preset.training.augmentation.crop, *(side // 4 for side in dataset.size))
-    view = Augmentation(crop, flip=dataset.flips)
-
-    def here(training: TrainSettings) -> TrainSettings:
-        return replace(
-            training,
-            augmentation=view,
-            device=device,
-            precision=precision,
-            batch_size=min(training.batch_size, batch_size),
-        )
-
-    settings = replace(
-        preset,
-        foreign=None if name == preset.foreign else preset.foreign,
-        train=images,
-        test=len(dataset.y_test),
-        held_out=min(preset.held_out, images // 5),
-        teaching=here(preset.teaching),
-        training=here(preset.training),
-    )
-    return dataset, settings
+    foreign = None if name == settings.foreign else settings.foreign
+    return dataset, replace(settings, foreign=foreign, teaching=teaching, training=training)

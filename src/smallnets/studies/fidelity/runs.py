@@ -18,10 +18,10 @@ from smallnets.studies.fidelity.experiments import (
     targets,
 )
 from smallnets.studies.fidelity.near import near_teacher
-from smallnets.studies.fidelity.plan import StudySettings
-from smallnets.training import run_parallel
+from smallnets.studies.fidelity.plan import Settings
+from smallnets.studies.study import Grid, every, run_grid
 
-Experiment = Callable[[Dataset, StudySettings, int, Path | None], Any]
+Experiment = Callable[[Dataset, Settings, int, Path | None], Any]
 
 # The main comparison, which trains what others use too; then the longest first, so that no worker
 # is left alone with it at the end.
@@ -40,7 +40,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def experiment(
-    name: str, dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Any:
     """One seed of one of `EXPERIMENTS`: an `Outcome` of "ensembles", else measures by name.
 
@@ -52,22 +52,20 @@ def experiment(
 
 
 def run_experiments(
-    names: Sequence[str], dataset: Dataset, settings: StudySettings, cache_dir: Path | None = None
-) -> dict[str, list[Any]]:
+    names: Sequence[str], dataset: Dataset, settings: Settings, cache_dir: Path | None = None
+) -> Grid:
     """Several experiments, all their seeds side by side: name -> one result a seed.
 
     The "ensembles" have the settings' `seeds`, and two at least, for the control; the "search" has
     one; all others have `side_seeds`.
     """
-    seeds = {"ensembles": max(2, settings.seeds), "search": 1}
-    pairs = [(name, seed) for name in names for seed in range(seeds.get(name, settings.side_seeds))]
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
-    results = run_parallel(
+    seeds = dict.fromkeys(names, settings.side_seeds)
+    seeds |= {"ensembles": max(2, settings.seeds), "search": 1}
+    return run_grid(
         experiment,
-        [{"name": name, "seed": seed, **common} for name, seed in pairs],
+        every({name: {"name": name} for name in names}, seeds),
         description="experiments",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
     )
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for (name, _), result in zip(pairs, results, strict=True):
-        found[name].append(result)
-    return found

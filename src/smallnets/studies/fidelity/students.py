@@ -10,21 +10,12 @@ from smallnets import measure
 from smallnets.data import Augmentation, Dataset
 from smallnets.distill.fidelity.meter import FidelityMeter
 from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_from_ensemble
-from smallnets.models import RowReader, named
-from smallnets.studies.fidelity.plan import StudySettings
-from smallnets.training import TrainSettings, fit, seeded
+from smallnets.studies.fidelity.plan import Settings
+from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.study import Measures
+from smallnets.training import TrainSettings
 
-Measures = dict[str, dict[str, float]]
 LOOKED_AT = 600  # random training images on which train agreement is measured, at most
-
-
-def new_network(name: str, dataset: Dataset, seed: int, norm: str = "batch") -> nn.Module:
-    """An untrained network for the dataset's images and classes; "rows-UNITS" reads rows."""
-    with seeded(seed):
-        if name.startswith("rows-"):
-            units = int(name.removeprefix("rows-"))
-            return RowReader(units, dataset.num_classes, dataset.channels, dataset.size[1])
-        return named(name, dataset.num_classes, dataset.channels, norm=norm)
 
 
 def teacher_seed(seed: int, member: int) -> int:
@@ -34,17 +25,17 @@ def teacher_seed(seed: int, member: int) -> int:
 
 def train_teacher(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     member: int = 0,
     cache_dir: Path | None = None,
     norm: str = "batch",
 ) -> nn.Module:
     """A member of a seed's ensemble, trained on the labels, or taken from `cache_dir`."""
-    start = teacher_seed(seed, member)
-    teacher = new_network(settings.network, dataset, start, norm)
-    fit(teacher, dataset, settings.teaching, seed=start, cache_dir=cache_dir, label="teacher")
-    return teacher
+    return train_network(
+        settings.network, dataset, settings.teaching, teacher_seed(seed, member), cache_dir,
+        label="teacher", norm=norm,
+    )  # fmt: skip
 
 
 def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
@@ -82,7 +73,7 @@ class StudentEvaluator:
         viewed = seen_images(dataset, training.augmentation, training.batch_size, LOOKED_AT)
         self.images = (dataset.normalise(dataset.x_test), viewed)
         self.labels = dataset.y_test
-        self.told = [measure.predict(teacher, images) for images in self.images]
+        self.teacher_logits = [measure.predict(teacher, images) for images in self.images]
 
     def __call__(self, student: nn.Module) -> dict[str, float]:
         """Every measure of a student.
@@ -92,14 +83,14 @@ class StudentEvaluator:
             training images under the training's view, in evaluation mode.
         """
         test, viewed = (measure.predict(student, images) for images in self.images)
-        return FidelityMeter().update(self.told[0], test, self.labels).compute() | {
-            "train agreement": measure.agreement(self.told[1], viewed),
-            "train kl": measure.predictive_kl(self.told[1], viewed),
+        return FidelityMeter().update(self.teacher_logits[0], test, self.labels).compute() | {
+            "train agreement": measure.agreement(self.teacher_logits[1], viewed),
+            "train kl": measure.predictive_kl(self.teacher_logits[1], viewed),
         }
 
-    def before(self, start: nn.Module) -> float:
+    def agreement_before(self, start: nn.Module) -> float:
         """Train agreement of a student that has not been trained."""
-        return measure.agreement(self.told[1], measure.predict(start, self.images[1]))
+        return measure.agreement(self.teacher_logits[1], measure.predict(start, self.images[1]))
 
 
 def distill_and_evaluate(
@@ -115,13 +106,13 @@ def distill_and_evaluate(
     distill_from_ensemble(
         students, Ensemble([teacher]), dataset, objectives, training, seed=seed, cache_dir=cache_dir
     )
-    examine = StudentEvaluator(teacher, dataset, training)
-    return {name: examine(one) for name, one in students.items()}
+    evaluate = StudentEvaluator(teacher, dataset, training)
+    return {name: evaluate(one) for name, one in students.items()}
 
 
 def plain_student(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     teacher: nn.Module,
     seed: int,
     cache_dir: Path | None = None,
@@ -129,7 +120,7 @@ def plain_student(
     """The student that every experiment starts from: the teacher's own architecture, the settings'
     temperature and training, one teacher. Trained once where trainings are kept.
     """
-    student = new_network(settings.network, dataset, seed)
+    student = build_network(settings.network, dataset, seed)
     objectives = {"student": Objective(temperature=settings.temperature)}
     distill_from_ensemble(
         {"student": student},
@@ -146,7 +137,7 @@ def plain_student(
 def evaluate_plain(
     name: str,
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     teacher: nn.Module,
     seed: int,
     cache_dir: Path | None,

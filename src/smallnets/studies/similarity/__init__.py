@@ -16,8 +16,8 @@ from smallnets.studies.similarity.plan import PRESETS, Options, Settings, prepar
 from smallnets.studies.study import best_setting
 
 __all__ = [
-    "Options",
     "PRESETS",
+    "Options",
     "Settings",
     "ablations",
     "best_setting",
