@@ -11,11 +11,11 @@ from smallnets.training import seeded
 def test_one_replacement_is_predicted_exactly(layered, pool, digits):
     x, y = digits.normalise(digits.x_train[:40]), digits.y_train[:40]
     score = score_pool(layered, pool, x, y, batch_size=16)["loss"]
-    base = judged(layered.network, x, y)["loss"]
+    base = evaluate_network(layered.network, x, y)["loss"]
     for layer, choice in pool.pairs:
         choices = [0, 0, 0]
         choices[layer] = choice
-        measured = judged(pool.stitched(layered, choices), x, y)["loss"]
+        measured = evaluate_network(pool.stitched(layered, choices), x, y)["loss"]
         assert predicted_loss(base, score, choices) == pytest.approx(measured, abs=1e-5)
 
 
@@ -38,11 +38,11 @@ def test_recalibrated_scores_are_those_of_recalibrated_networks(layered, pool, d
     x, y = digits.normalise(digits.x_train[:40]), digits.y_train[:40]
     before = snapshot(layered.network) | snapshot(pool)
     score = score_pool(layered, pool, x, y, batch_size=7, recalibrate=True)["loss"]
-    base = judged(layered.network, x, y, recalibrate=True)["loss"]
+    base = evaluate_network(layered.network, x, y, recalibrate=True)["loss"]
     for layer, choice in pool.pairs:
         choices = [0, 0, 0]
         choices[layer] = choice
-        measured = judged(pool.stitched(layered, choices), x, y, recalibrate=True)["loss"]
+        measured = evaluate_network(pool.stitched(layered, choices), x, y, recalibrate=True)["loss"]
         assert predicted_loss(base, score, choices) == pytest.approx(measured, abs=1e-5)
     after = layered.network.state_dict() | pool.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

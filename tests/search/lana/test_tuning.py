@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import FineTuning, fine_tune, judged, recalibrated, tuning_loss
+from smallnets.search.lana import FineTuning, fine_tune, evaluate_network, recalibrated, tuning_loss
 
 
 def test_alpha_mixes_the_two():
@@ -42,10 +42,10 @@ def test_fine_tuning_brings_a_student_closer_and_leaves_the_rest(
     x, y = digits.normalise(digits.x_train), digits.y_train
     student = pool.stitched(layered, (1, 0, 2))
     before, candidates = snapshot(layered.network), snapshot(pool)
-    start = judged(student, x, y)["loss"]
+    start = evaluate_network(student, x, y)["loss"]
     longer = replace(quick, epochs=5, lr=1e-2)
     history = fine_tune(student, layered.network, digits, longer, seed=0)
-    assert judged(student, x, y)["loss"] < start
+    assert evaluate_network(student, x, y)["loss"] < start
     assert set(history[0]) == {"loss"}
     after = layered.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -69,8 +69,8 @@ def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, poo
     torch.testing.assert_close(changed.norm.running_mean, seen[0].mean(dim=(0, 2, 3)))
     assert all(m.momentum == 0.1 for m in changed.modules() if isinstance(m, nn.BatchNorm2d))
     assert not changed.training
-    found, expected = judged(student, x, y, recalibrate=True), judged(changed, x, y)
+    found, expected = evaluate_network(student, x, y, recalibrate=True), evaluate_network(changed, x, y)
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
-    assert found["loss"] != judged(student, x, y)["loss"]
+    assert found["loss"] != evaluate_network(student, x, y)["loss"]
     with pytest.raises(ValueError, match="number of inputs must be at least 1; got 0"):
         recalibrated(student, x[:0])

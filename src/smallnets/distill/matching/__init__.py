@@ -7,12 +7,11 @@ far longer than anyone would train on labels.
 
 - `kl_distance`, `logit_distance`, `ensemble_distance`, `ensemble_log_probs`, `agreement`: the loss
   (equation 2), its alternatives, and several teachers.
-- `mixup`, `mix`, `coefficient`: the continuum (equation 1).
-- `VIEWS`, `boxes`, `sample_inception_boxes`, `cut`, `evaluation_view`: who looks at what.
+- `mixup`, `mix`, `mixing_share`: the continuum (equation 1).
+- `VIEWS`, `sample_boxes`, `sample_inception_boxes`, `crop_and_resize`, `evaluation_view`: who
+  looks at what.
 - `Matching`, `FunctionMatching`, `match`, `unlabelled`: what a student is asked, step by step.
-- `RECIPES`, `GRID`, `recipe`, `published_teacher`: the published schedules and checkpoints.
-- `prepare`, `patience`, `variants`, `details`, `starts`, `resolutions`, `search`, `learn`: the
-  experiments.
+- `published_teacher`: teachers from the published checkpoints.
 
 The optimiser, with its decay apart from the learning rate, and Shampoo are in
 `smallnets.training.optimizers`, the published networks in `smallnets.models.bit` and
@@ -20,22 +19,19 @@ The optimiser, with its decay apart from the learning rate, and Shampoo are in
 """
 
 from smallnets.distill.matching.diagnostics import (
-    Seen,
-    cka,
-    judge,
-    look,
+    Answers,
+    answers_and_features,
+    evaluate_student,
     measures,
 )
 from smallnets.distill.matching.losses import (
     DISTANCES,
     agreement,
     ensemble_distance,
-    ensemble_log_probs,
-    entropy,
     kl_distance,
     logit_distance,
 )
-from smallnets.distill.matching.mixing import coefficient, mix, mixup
+from smallnets.distill.matching.mixing import mix, mixing_share, mixup
 from smallnets.distill.matching.objective import (
     FunctionMatching,
     Matching,
@@ -46,45 +42,47 @@ from smallnets.distill.matching.objective import (
     precomputed_logits,
     unlabelled,
 )
+from smallnets.distill.matching.published import published_teacher
 from smallnets.distill.matching.views import (
     VIEWS,
     ViewPairing,
-    boxes,
-    cut,
+    crop_and_resize,
     evaluation_view,
     resize_area,
+    sample_boxes,
     sample_inception_boxes,
 )
+from smallnets.losses import ensemble_log_probs, entropy
 
 __all__ = [
     "DISTANCES",
     "VIEWS",
+    "Answers",
     "FunctionMatching",
     "Matching",
     "PrecomputedLogits",
-    "Seen",
     "ViewPairing",
     "agreement",
-    "boxes",
-    "cka",
-    "coefficient",
-    "cut",
+    "answers_and_features",
+    "crop_and_resize",
     "ensemble",
     "ensemble_distance",
     "ensemble_log_probs",
     "entropy",
+    "evaluate_student",
     "evaluation_view",
-    "judge",
     "kl_distance",
     "label_loss",
     "logit_distance",
-    "look",
     "match",
     "measures",
     "mix",
+    "mixing_share",
     "mixup",
     "precomputed_logits",
+    "published_teacher",
     "resize_area",
+    "sample_boxes",
     "sample_inception_boxes",
     "unlabelled",
 ]

@@ -15,16 +15,16 @@ from smallnets.losses import entropy
 from smallnets.models import StagedNetwork
 
 
-class Seen(NamedTuple):
+class Answers(NamedTuple):
     """A network's answers to a set of images."""
 
     logits: Tensor  # (images, classes)
     features: Tensor  # (images, features): what the classifier gets
 
 
-def look(
+def answers_and_features(
     network: StagedNetwork, dataset: Dataset, images: Tensor, resolution: int, side: float = 1.0
-) -> Seen:
+) -> Answers:
     """Answers and pooled features for uint8 images at a resolution.
 
     Args:
@@ -40,11 +40,11 @@ def look(
 
     features = measure.predict(network[:-1], images, view)
     logits = measure.predict(network[-1], features, lambda part: part)
-    return Seen(logits, features)
+    return Answers(logits, features)
 
 
-def judge(
-    student: Seen, teacher: Seen, labels: Tensor, seen: tuple[Tensor, Tensor]
+def evaluate_student(
+    student: Answers, teacher: Answers, labels: Tensor, seen: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
     """Measures of a student.
 
@@ -80,7 +80,7 @@ def measures(
     side: float = 1.0,
     probe: int = 1000,
 ) -> dict[str, dict[str, float]]:
-    """`judge` for every network against the one called "teacher".
+    """`evaluate_student` for every network against the one called "teacher".
 
     Args:
         networks: name -> network.
@@ -91,15 +91,15 @@ def measures(
         probe: training images to look at.
     """
 
-    def answers(images: Tensor) -> dict[str, Seen]:
+    def answers(images: Tensor) -> dict[str, Answers]:
         return {
-            name: look(network, dataset, images, resolutions[name], side)
+            name: answers_and_features(network, dataset, images, resolutions[name], side)
             for name, network in networks.items()
         }
 
     test, train = answers(dataset.x_test), answers(dataset.x_train[:probe])
     return {
-        name: judge(
+        name: evaluate_student(
             test[name], test["teacher"], dataset.y_test,
             (train[name].logits, train["teacher"].logits),
         )

@@ -16,7 +16,7 @@ from smallnets import checks
 from smallnets.data import beta_share, blend
 
 
-def coefficient(
+def mixing_share(
     alpha: float, count: int, generator: torch.Generator, *, per_image: bool = False
 ) -> Tensor:
     """The share a of equation (1): one for the batch (), or one an image (count,), in [1/2, 1].
@@ -64,7 +64,7 @@ def mixup(
 
     Args:
         tensors: such as the student's view and the teacher's view, or images and labels.
-        alpha, per_image, generator: see `coefficient`.
+        alpha, per_image, generator: see `mixing_share`.
 
     Returns:
         The mixed tensors, and the share at the end.
@@ -78,5 +78,5 @@ def mixup(
             "tensors must share one batch that is not empty; "
             f"got batches of {sorted(sizes) or 'nothing'}"
         )
-    share = coefficient(alpha, sizes.pop(), generator, per_image=per_image)
+    share = mixing_share(alpha, sizes.pop(), generator, per_image=per_image)
     return (*(mix(x, share) for x in tensors), share)

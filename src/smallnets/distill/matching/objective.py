@@ -15,10 +15,16 @@ from torch.nn import functional as F
 
 from smallnets import checks, measure
 from smallnets.data import Augmentation, Dataset
-from smallnets.distill.matching.losses import DISTANCES, ensemble_distance, ensemble_log_probs
-from smallnets.distill.matching.mixing import coefficient, mix
-from smallnets.distill.matching.views import GEOMETRIES, VIEWS, ViewPairing, boxes, cut
-from smallnets.losses import to_float32
+from smallnets.distill.matching.losses import DISTANCES, ensemble_distance
+from smallnets.distill.matching.mixing import mix, mixing_share
+from smallnets.distill.matching.views import (
+    GEOMETRIES,
+    VIEWS,
+    ViewPairing,
+    crop_and_resize,
+    sample_boxes,
+)
+from smallnets.losses import ensemble_log_probs, to_float32
 from smallnets.training import Batch, TrainSettings, check_apart, check_network, fit
 
 
@@ -117,7 +123,7 @@ class Matching:
         images' memory format.
         """
         height, width = images.shape[2:]
-        where = boxes(
+        where = sample_boxes(
             crop, len(images), height, width, generator,
             side=self.side, area=self.area, aspect=self.aspect, geometry=self.geometry,
         )  # fmt: skip
@@ -125,7 +131,7 @@ class Matching:
         if self.flip:
             drawn = torch.rand(len(images), generator=generator, device=images.device)
             mirrored = drawn < 0.5
-        view = cut(images, where, resolution, mirrored)
+        view = crop_and_resize(images, where, resolution, mirrored)
         if images.is_contiguous():
             return view
         return view.contiguous(memory_format=torch.channels_last)
@@ -180,7 +186,7 @@ class FunctionMatching:
         view, shown = ask.views(batch.images, noise)
         share = None
         if ask.teaching.mixed:
-            share = coefficient(ask.alpha, len(view), noise, per_image=ask.per_image)
+            share = mixing_share(ask.alpha, len(view), noise, per_image=ask.per_image)
         seen, shown = self.inputs(view, shown, share, batch)
 
         logits = student(seen)

@@ -52,7 +52,7 @@ VIEWS = {
 }
 
 
-def boxes(
+def sample_boxes(
     crop: str,
     count: int,
     height: int,
@@ -151,7 +151,9 @@ def sample_inception_boxes(
     return torch.cat([corner, size], dim=1)
 
 
-def cut(images: Tensor, where: Tensor, resolution: int, mirrored: Tensor | None = None) -> Tensor:
+def crop_and_resize(
+    images: Tensor, where: Tensor, resolution: int, mirrored: Tensor | None = None
+) -> Tensor:
     """Each image's box, resized bilinearly without antialiasing.
 
     Done as two matrix products an image, whose weights are those of bilinear interpolation.

@@ -5,18 +5,19 @@ estimates that for all channels at once: it is the squared derivative of the los
 
 - `gates`: `gated`, `sites_everywhere`, `open_gates`; factors of one on channels, anywhere.
 - `criteria`: `oracle`, `taylor_fo`, `taylor_so`, `taylor_fg`, `obd`, `taylor_weight`, `taylor_bn`,
-  `taylor_output`, `magnitude`, `bn_scale`, `chance`; the formulas, on tensors.
+  `taylor_output`, `magnitude`, `bn_scale`, `random_scores`; the formulas, on tensors.
 - `derivatives`: `gate_gradients`, `gate_curvatures`, `losses_without`, `best_subset`; what the
   formulas are made of.
 - `groups`: `channel_groups`; channels that go together, across skip connections, of any network.
 - `tracing`: `dependency_graphs`; of the whole network, or of the parts that can be followed.
-- `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `divide_by_sites`; criteria of the groups.
+- `scores`: `scores`, `weight_scores`, `gate_free_gradients`, `divide_by_sites`; criteria of the
+  groups.
 - `coupled`: `coupled_scores`; the scores of Torch-Pruning, for comparison.
-- `schedule`: `Schedule`, `Ranking`, `select`; the official engine, step for step.
-- `pruning`: `masks_at_macs`, `iterative_masks`, `Prunable`, `PruneWhileTraining`; at once, or little by little.
+- `schedule`: `Schedule`, `Ranking`, `select`, `PUBLISHED`; the official engine, step for step.
+- `pruning`: `masks_at_macs`, `iterative_masks`, `Prunable`, `PruneWhileTraining`; at once, or little
+  by little.
 - `surgery`: `masked`, `remove`, `costs`; networks that are really smaller, and what that saves.
 - `arithmetic`: `counted`, `even`, `explain`; what the published numbers say by counting.
-- `plan`, `study`: the experiments.
 
 Where paper and official code (NVlabs/Taylor_pruning) differ, the docstrings say which is followed.
 """
@@ -32,10 +33,10 @@ from smallnets.prune.importance.arithmetic import (
 from smallnets.prune.importance.coupled import coupled_scores
 from smallnets.prune.importance.criteria import (
     bn_scale,
-    chance,
     magnitude,
     obd,
     oracle,
+    random_scores,
     taylor_bn,
     taylor_fg,
     taylor_fo,
@@ -63,10 +64,10 @@ from smallnets.prune.importance.pruning import (
     PruneWhileTraining,
     full_masks,
     iterative_masks,
-    kept,
+    kept_units,
     masks_at_macs,
 )
-from smallnets.prune.importance.schedule import Ranking, Schedule, select
+from smallnets.prune.importance.schedule import PUBLISHED, Ranking, Schedule, select
 from smallnets.prune.importance.scores import (
     CRITERIA,
     divide_by_sites,
@@ -84,6 +85,7 @@ from smallnets.prune.importance.surgery import (
 
 __all__ = [
     "CRITERIA",
+    "PUBLISHED",
     "REPORTED",
     "ChannelGroup",
     "Costs",
@@ -96,7 +98,6 @@ __all__ = [
     "Site",
     "best_subset",
     "bn_scale",
-    "chance",
     "channel_groups",
     "concentrated",
     "costs",
@@ -113,7 +114,7 @@ __all__ = [
     "gated",
     "group_sites",
     "iterative_masks",
-    "kept",
+    "kept_units",
     "losses_without",
     "magnitude",
     "masked",
@@ -124,6 +125,7 @@ __all__ = [
     "oracle",
     "parameter_gradients",
     "per_batch",
+    "random_scores",
     "remove",
     "scores",
     "select",

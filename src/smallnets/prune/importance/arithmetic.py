@@ -16,8 +16,8 @@ from torchvision.models import get_model
 
 from smallnets import checks
 from smallnets.prune.importance.groups import ChannelGroup, channel_groups
+from smallnets.prune.importance.schedule import PUBLISHED
 from smallnets.prune.importance.surgery import Costs, costs
-from smallnets.studies.importance.plan import PUBLISHED
 
 # Multiply-accumulates (1e9) and parameters (1e6) as published, by the share of gates that stays.
 REPORTED = {

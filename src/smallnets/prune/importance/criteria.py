@@ -131,6 +131,6 @@ def bn_scale(scale: Tensor) -> Tensor:
     return scale.abs()
 
 
-def chance(channels: int, generator: torch.Generator) -> Tensor:
+def random_scores(channels: int, generator: torch.Generator) -> Tensor:
     """Scores of no meaning: uniform random numbers (channels,)."""
     return torch.rand(channels, generator=generator, dtype=torch.float64)

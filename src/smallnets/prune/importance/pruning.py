@@ -31,7 +31,7 @@ def full_masks(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
     return {name: torch.ones(group.size) for name, group in groups.items()}
 
 
-def kept(masks: Mapping[str, Tensor]) -> dict[str, int]:
+def kept_units(masks: Mapping[str, Tensor]) -> dict[str, int]:
     """Number of units that masks leave in every group."""
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
@@ -57,7 +57,7 @@ def masks_at_macs(
 
     def left(gone: int) -> tuple[dict[str, Tensor], float]:
         masks, _ = select(found, open_, gone, least=least)
-        return masks, costs.macs(kept(masks)) / costs.macs()
+        return masks, costs.macs(kept_units(masks)) / costs.macs()
 
     if left(high)[1] > share:
         raise ValueError(f"share must be at least {left(high)[1]:.3f} of this network; got {share}")
@@ -143,7 +143,7 @@ class Prunable(nn.Module):
 
 
 def _cheap_enough(masks: Mapping[str, Tensor], costs: Costs, share: float) -> bool:
-    return costs.macs(kept(masks)) <= share * costs.macs()
+    return costs.macs(kept_units(masks)) <= share * costs.macs()
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def weight_scores(
     found = {}
     for group in groups.values():
         if name == "random":
-            score = formulas.chance(group.size, generator)
+            score = formulas.random_scores(group.size, generator)
         elif name == "BN scale":
             score = torch.stack(
                 [

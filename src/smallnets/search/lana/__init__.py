@@ -5,19 +5,21 @@ taught to imitate that one layer; each is then judged by what it alone does to t
 these judgements are assumed to add up, the best combination within a latency budget is the solution
 of an integer linear programme.
 
-- `ReplaceableLayers`, `build_pool`, `FULL_POOL`: any network by the names of its layers, and stand-ins.
+- `ReplaceableLayers`, `build_pool`, `FULL_POOL`: any network by the names of its layers, and
+  stand-ins.
 - `distil_candidates`, `feature_loss`: phase 1.
 - `score_pool`, `measure_table`, `sizes`: what every candidate costs, in loss, time and size.
 - `Programme`, `solve`, `solve_diverse`, `relax`: the integer programme.
 - `solve_all`, `solve_dynamic`, `solve_lagrangian`, `solve_greedy`, `random_choices`, `evolve`:
   what it is compared with.
-- `fine_tune`, `recalibrated`, `judged`: from the solution to a network.
+- `fine_tune`, `evaluate_network`: from the solution to a network.
 - `prepare` and the functions of `smallnets.studies.lana.experiments`: the chapter's experiments.
 
 There is no official code. The constants of the paper are partly known from its abstract alone; the
 docstrings say which choices are ours.
 """
 
+from smallnets.search.lana.baselines import best_so_far, evolve, random_choices, random_search
 from smallnets.search.lana.candidates import (
     LayerwiseDistillation,
     distil_candidates,
@@ -42,10 +44,9 @@ from smallnets.search.lana.other_solvers import (
 )
 from smallnets.search.lana.pool import Pool, build_pool, log10_space, restricted, sizes
 from smallnets.search.lana.programme import InfeasibleError, Programme, Selection, overlap_of
-from smallnets.search.lana.rivals import best_so_far, evolve, random_choices, random_search
 from smallnets.search.lana.scores import SCORES, predicted_loss, rank_agreement, score_pool
 from smallnets.search.lana.solve import relax, solve, solve_diverse
-from smallnets.search.lana.tuning import FineTuning, fine_tune, judged, recalibrated, tuning_loss
+from smallnets.search.lana.tuning import FineTuning, evaluate_network, fine_tune, tuning_loss
 
 __all__ = [
     "FULL_POOL",
@@ -66,11 +67,11 @@ __all__ = [
     "best_so_far",
     "build_pool",
     "distil_candidates",
+    "evaluate_network",
     "evolve",
     "feature_loss",
     "fine_tune",
     "interleaved_latency",
-    "judged",
     "log10_space",
     "measure_table",
     "operation",
@@ -79,7 +80,6 @@ __all__ = [
     "random_choices",
     "random_search",
     "rank_agreement",
-    "recalibrated",
     "relative_error",
     "relax",
     "restricted",

@@ -98,7 +98,7 @@ def distil_candidates(
     *,
     seed: int,
     reduction: str = "mean",
-    run_parallel: bool = True,
+    together: bool = True,
     cache_dir: Path | None = None,
 ) -> Table:
     """Train all candidates in place, each against the teacher's layer on the teacher's input.
@@ -110,7 +110,7 @@ def distil_candidates(
         settings: of the training. Weight decay would shrink candidates whose loss is small.
         seed: of the order of images and their augmentation.
         reduction: see `feature_loss`.
-        run_parallel: one training of all, or one after the other with the same result.
+        together: one training of all, or one after the other with the same result.
         cache_dir: folder for the finished training, see `fit`.
 
     Returns:
@@ -124,7 +124,7 @@ def distil_candidates(
         raise ValueError("the pool must have a candidate with weights to train; it has none")
     teacher = layered.network.eval()
     objective = LayerwiseDistillation(layered, reduction)
-    parts = [pool] if run_parallel else [pool.part([pair]) for pair in pool.pairs]
+    parts = [pool] if together else [pool.part([pair]) for pair in pool.pairs]
     losses = [np.zeros(len(names)) for names in pool.names]
     teacher.to(settings.accelerator)
     for number, part in enumerate(parts):
@@ -142,7 +142,7 @@ def distil_candidates(
         last = {key: value for key, value in history[-1].items() if key != "loss"}
         for key, value in last.items():
             layer, choice = map(int, key.split("/"))
-            choice = choice if run_parallel else pool.pairs[number][1]
+            choice = choice if together else pool.pairs[number][1]
             if any(True for _ in pool.rows[layer][choice - 1].parameters()):
                 losses[layer][choice] = value
     teacher.to("cpu")

@@ -131,7 +131,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
                 norm.track_running_stats = tracked
 
 
-def judged(
+def evaluate_network(
     network: nn.Module, x: Tensor, y: Tensor, *, recalibrate: bool = False
 ) -> dict[str, float]:
     """ "loss" (cross-entropy) and "accuracy" of a network on inputs as it takes them.

@@ -1,7 +1,7 @@
 """The chapter's experiments: one seed a call, to run side by side."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.measure.ranking import correlations, pooled, within_layers
 from smallnets.prune.importance.criteria import oracle, taylor_fo
@@ -28,15 +27,16 @@ from smallnets.prune.importance.pruning import (
     Prunable,
     PruneWhileTraining,
     iterative_masks,
-    kept,
+    kept_units,
     masks_at_macs,
 )
 from smallnets.prune.importance.schedule import Schedule
 from smallnets.prune.importance.scores import CRITERIA, Scores, divide_by_sites, scores
 from smallnets.prune.importance.surgery import Costs, costs, masked, remove
-from smallnets.studies.importance.plan import StudySettings
+from smallnets.studies.importance.plan import Settings
+from smallnets.studies.networks import test_accuracy, train_network
+from smallnets.studies.study import Grid, run_grid
 from smallnets.training import fit, run_parallel
-from smallnets.training.classifier import classifier
 
 ESTIMATES = tuple(name for name in CRITERIA if name not in ("oracle", "Taylor output"))
 TUNED = ("Taylor SO", "Taylor FO", "magnitude", "BN scale", "random")
@@ -68,21 +68,14 @@ class CriteriaReport:
     repeated: Mapping[float, float]
 
 
-def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes, see `classifier`."""
-    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
-
-
-def trained(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def train_whole(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The network of a seed, trained on all training images."""
-    network = new_network(settings, dataset, seed)
-    fit(network, dataset, settings.training, seed=seed, cache_dir=cache_dir, label="network")
-    return network
+    return train_network(settings.network, dataset, settings.training, seed, cache_dir)
 
 
-def scoring_batches(dataset: Dataset, settings: StudySettings) -> list[tuple[Tensor, Tensor]]:
+def scoring_batches(dataset: Dataset, settings: Settings) -> list[tuple[Tensor, Tensor]]:
     """The first training images in minibatches, as the network sees them without augmentation."""
     images = dataset.normalise(dataset.x_train[: settings.scored])
     labels = dataset.y_train[: settings.scored]
@@ -90,34 +83,30 @@ def scoring_batches(dataset: Dataset, settings: StudySettings) -> list[tuple[Ten
     return list(zip(images.split(size), labels.split(size), strict=True))
 
 
-def anatomy(network: nn.Module, dataset: Dataset) -> tuple[dict[str, ChannelGroup], Costs, Tensor]:
+def groups_and_costs(
+    network: nn.Module, dataset: Dataset
+) -> tuple[dict[str, ChannelGroup], Costs, Tensor]:
     """The network's groups, its costs, and an example of its input."""
     example = dataset.normalise(dataset.x_train[:2])
     groups = channel_groups(network, example)
     return groups, costs(network, groups, example), example
 
 
-def test_accuracy(network: nn.Module, dataset: Dataset) -> float:
-    """Share of the test images that a network gets right."""
-    logits = measure.predict(network, dataset.x_test, dataset.normalise)
-    return measure.accuracy(logits, dataset.y_test)
-
-
-def examine(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def evaluate_criteria(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> CriteriaReport:
     """Score all channels of a seed's network by all criteria, cut it by each, and ask how far the
     scores can be trusted.
     """
     job = (dataset, settings, seed, cache_dir)
-    return CriteriaReport(**rank_and_cut(*job), **question(*job))
+    return CriteriaReport(**rank_and_cut(*job), **evaluate_estimates(*job))
 
 
 def evaluate_criteria_each(jobs: Sequence[dict[str, Any]]) -> list[CriteriaReport]:
-    """`examine` for every job, the two halves of each in processes of their own."""
+    """`evaluate_criteria` for every job, the two halves of each in processes of their own."""
     halves = run_parallel(
         _half,
-        [{**job, "half": half} for half in (rank_and_cut, question) for job in jobs],
+        [{**job, "half": half} for half in (rank_and_cut, evaluate_estimates) for job in jobs],
         description="scores",
     )
     pairs = zip(halves[: len(jobs)], halves[len(jobs) :], strict=True)
@@ -129,11 +118,11 @@ def _half(half: Callable[..., dict[str, Any]], **job: Any) -> dict[str, Any]:
 
 
 def rank_and_cut(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, Any]:
     """The fields `accuracy`, `scores`, `inner`, `agreement` and `cut` of `CriteriaReport`."""
-    network = trained(dataset, settings, seed, cache_dir)
-    groups, prices, _ = anatomy(network, dataset)
+    network = train_whole(dataset, settings, seed, cache_dir)
+    groups, prices, _ = groups_and_costs(network, dataset)
     batches = scoring_batches(dataset, settings)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
@@ -164,12 +153,12 @@ def rank_and_cut(
     }
 
 
-def question(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def evaluate_estimates(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, Any]:
     """The fields `samples`, `growing` and `repeated` of `CriteriaReport`."""
-    network = trained(dataset, settings, seed, cache_dir)
-    groups, prices, _ = anatomy(network, dataset)
+    network = train_whole(dataset, settings, seed, cache_dir)
+    groups, prices, _ = groups_and_costs(network, dataset)
     batches = scoring_batches(dataset, settings)
     inner = _inner(groups)
     sites = group_sites(inner)
@@ -205,7 +194,7 @@ def _inner(groups: Mapping[str, ChannelGroup]) -> dict[str, ChannelGroup]:
 
 
 def ranked(
-    found: Mapping[str, Scores], groups: Mapping[str, ChannelGroup], settings: StudySettings
+    found: Mapping[str, Scores], groups: Mapping[str, ChannelGroup], settings: Settings
 ) -> dict[str, Scores]:
     """Scores as they rank channels, with those of shared gates divided if the settings say so."""
     divide = settings.divide
@@ -298,9 +287,9 @@ def minibatch_study(
     }
 
 
-def tuned(
+def prune_and_tune(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     share: float,
     ranking: Scores | None,
@@ -309,7 +298,7 @@ def tuned(
     """Prune a seed's network to a share of its multiply-accumulates and fine-tune what is left.
 
     Args:
-        dataset, settings, seed, keep: as in `trained`.
+        dataset, settings, seed, cache_dir: as in `train_whole`.
         share: of the multiply-accumulates that may stay; 1 fine-tunes the whole network.
         ranking: scores of the groups' units; None prunes little by little while it tunes, by the
             first-order criterion.
@@ -318,8 +307,8 @@ def tuned(
         "accuracy" on test images, "untuned" accuracy before the tuning (of a network that was
         pruned at once), and what is left of "macs" and "parameters", as shares.
     """
-    network = trained(dataset, settings, seed, cache_dir)
-    groups, prices, example = anatomy(network, dataset)
+    network = train_whole(dataset, settings, seed, cache_dir)
+    groups, prices, example = groups_and_costs(network, dataset)
     steps = settings.tuning
     if ranking is None:
         masks = masks_while_training(
@@ -331,7 +320,7 @@ def tuned(
     smaller = remove(network, groups, masks, example)
     untuned = test_accuracy(smaller, dataset)
     fit(smaller, dataset, steps, seed=seed, cache_dir=cache_dir, label="tuned")
-    left = kept(masks)
+    left = kept_units(masks)
     return {
         "accuracy": test_accuracy(smaller, dataset),
         "untuned": untuned,
@@ -345,7 +334,7 @@ def masks_while_training(
     groups: Mapping[str, ChannelGroup],
     prices: Costs,
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     share: float,
     seed: int,
     cache_dir: Path | None = None,
@@ -364,7 +353,7 @@ def masks_while_training(
     objective = PruneWhileTraining(divide=settings.divide)
     fit(model, dataset, steps, seed=seed, objective=objective, cache_dir=cache_dir, label="pruning")
     masks = model.ranking.masks
-    if prices.macs(kept(masks)) <= share * prices.macs():
+    if prices.macs(kept_units(masks)) <= share * prices.macs():
         return {name: mask.clone() for name, mask in masks.items()}
     rest = {
         name: torch.where(masks[name] > 0, score, torch.full_like(score, -1))
@@ -411,57 +400,50 @@ def loss_along_gate(
     return curve, tangent, tangent + bend / 2 * (values - 1) ** 2
 
 
-def tuning_jobs(
+def tune_all(
     dataset: Dataset,
-    settings: StudySettings,
-    examined: Sequence[CriteriaReport],
+    settings: Settings,
+    reports: Sequence[CriteriaReport],
     groups: Mapping[str, ChannelGroup],
     cache_dir: Path | None = None,
-) -> tuple[list[tuple[str, float, int]], list[dict]]:
-    """What to fine-tune: (name, share, seed) and arguments of `tuned` for each.
+) -> Grid:
+    """Fine-tune after pruning, side by side: (name, share) -> one result of `prune_and_tune` a seed.
 
     Every criterion in `TUNED` at once, "iterative" pruning by Taylor FO, and the "whole" network.
     """
-    names, jobs = [], []
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
-    for seed, one in enumerate(examined):
+    cells: dict[tuple[Hashable, int], dict[str, Any]] = {}
+    for seed, one in enumerate(reports):
         rankings = ranked({name: one.scores[name] for name in TUNED}, groups, settings)
-        options: list[tuple[str, float, Scores | None]] = [
-            ("whole", 1.0, {name: torch.ones_like(s) for name, s in one.scores["oracle"].items()})
-        ]
+        everything = {name: torch.ones_like(s) for name, s in one.scores["oracle"].items()}
+        cells[("whole", 1.0), seed] = {"share": 1.0, "ranking": everything}
         for share in settings.tuned:
-            options += [(name, share, rankings[name]) for name in TUNED]
-            options.append(("iterative", share, None))
-        for name, share, ranking in options:
-            names.append((name, share, seed))
-            jobs.append({**common, "seed": seed, "share": share, "ranking": ranking})
-    return names, jobs
+            for name in TUNED:
+                cells[(name, share), seed] = {"share": share, "ranking": rankings[name]}
+            cells[("iterative", share), seed] = {"share": share, "ranking": None}
+    return run_grid(
+        prune_and_tune,
+        cells,
+        description="fine-tuning",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
 
 
-def tune(jobs: Sequence[dict]) -> list[dict[str, float]]:
-    """The results of `tuned` for every job, side by side."""
-    return run_parallel(tuned, jobs, description="fine-tuning")
-
-
-def by_share(
-    names: Sequence[tuple[str, float, int]],
-    results: Sequence[Mapping[str, float]],
-    share: float,
-    what: str = "accuracy",
-) -> dict[str, list[float]]:
+def by_share(grid: Grid, share: float, measure: str = "accuracy") -> dict[str, list[float]]:
     """Name -> one value a seed, of all that was tuned at a share."""
-    found: dict[str, list[float]] = {}
-    for (name, at, _), result in zip(names, results, strict=True):
-        if at == share:
-            found.setdefault(name, []).append(result[what])
-    return found
+    return {
+        name: [result[measure] for result in results]
+        for (name, at), results in grid.items()
+        if at == share
+    }
 
 
 def widths(
     one: CriteriaReport,
     groups: Mapping[str, ChannelGroup],
     prices: Costs,
-    settings: StudySettings,
+    settings: Settings,
     criterion: str,
     share: float,
 ) -> dict[str, float]:

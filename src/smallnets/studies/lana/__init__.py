@@ -1,0 +1,42 @@
+"""Chapter 06: what an integer programme over layers finds, and what it is worth after tuning."""
+
+from smallnets.studies.lana.experiments import (
+    SHARES,
+    budgets,
+    check_latency,
+    choose_table,
+    search,
+    train_and_evaluate,
+    train_member,
+    train_pool,
+    train_pools,
+    tune_all,
+    tuning_plans,
+)
+from smallnets.studies.lana.networks import layered_network, options_of, read_weights, replaceable
+from smallnets.studies.lana.plan import PRESETS, Options, Settings, prepare, stored_table
+from smallnets.studies.networks import build_network
+
+__all__ = [
+    "PRESETS",
+    "SHARES",
+    "Options",
+    "Settings",
+    "budgets",
+    "build_network",
+    "check_latency",
+    "choose_table",
+    "layered_network",
+    "options_of",
+    "prepare",
+    "read_weights",
+    "replaceable",
+    "search",
+    "stored_table",
+    "train_and_evaluate",
+    "train_member",
+    "train_pool",
+    "train_pools",
+    "tune_all",
+    "tuning_plans",
+]

@@ -4,6 +4,7 @@ What is expensive is kept: a teacher, its candidates and a tuned student are tra
 read, so every function starts from the names of things.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,41 +15,45 @@ from torch import Tensor, nn
 
 from smallnets import checks, measure
 from smallnets.data import Dataset
+from smallnets.search.lana.baselines import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.candidates import distil_candidates
 from smallnets.search.lana.latency import LatencyTable, Timing, measure_table
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.other_solvers import solve_greedy
 from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes
 from smallnets.search.lana.programme import Programme
-from smallnets.search.lana.rivals import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
 from smallnets.search.lana.solve import solve, solve_diverse
-from smallnets.search.lana.tuning import fine_tune, judged, recalibrated
-from smallnets.studies.lana.networks import layered_network, new_network, read_weights
-from smallnets.studies.lana.plan import LATENCIES, StudySettings, stored_table
-from smallnets.training import fit, for_seeds, run_parallel, seeded
+from smallnets.search.lana.tuning import evaluate_network, fine_tune
+from smallnets.studies.lana.networks import layered_network, options_of, read_weights, replaceable
+from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
+from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.study import by_seed, run_grid
+from smallnets.surgery import recalibrate
+from smallnets.training import for_seeds, run_parallel, seeded
 
 SHARES = {"three quarters": 0.75, "half": 0.5}  # budgets as shares of the teacher's latency
 CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
 
 
-def train_network(
-    name: str, dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def train_member(
+    name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The teacher, or a sibling trained from scratch for as long as teacher and tuning together."""
-    network = new_network(name, dataset, 1000 + seed)
     teaching = settings.teaching
     if name != settings.teacher:
         teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
     elif settings.published is not None:
+        network = build_network(name, dataset, 1000 + seed, **options_of(name))
         return read_weights(network, settings.published)
-    fit(network, dataset, teaching, seed=1000 + seed, cache_dir=cache_dir, label=f"network-{name}")
-    return network
+    return train_network(
+        name, dataset, teaching, 1000 + seed, cache_dir, label=f"network-{name}", **options_of(name)
+    )
 
 
 def train_pool(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     part: int | None = None,
     cache_dir: Path | None = None,
@@ -63,7 +68,7 @@ def train_pool(
         part: train the candidates of these layers only, counted in groups of `settings.at_once`.
         cache_dir: folder for finished trainings.
     """
-    teacher = train_network(settings.teacher, dataset, settings, seed, cache_dir)
+    teacher = train_member(settings.teacher, dataset, settings, seed, cache_dir)
     layered = layered_network(teacher, dataset)
     with seeded(seed):
         pool = build_pool(layered, settings.pool)
@@ -76,13 +81,13 @@ def train_pool(
     return layered, pool.eval()
 
 
-def parts(dataset: Dataset, settings: StudySettings) -> int:
+def parts(dataset: Dataset, settings: Settings) -> int:
     """In how many trainings of `train_pool` the candidates are taught."""
-    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    layered = replaceable(settings.teacher, dataset)
     return -(-len(layered.names) // settings.at_once)
 
 
-def train_pools(dataset: Dataset, settings: StudySettings, cache_dir: Path) -> None:
+def train_pools(dataset: Dataset, settings: Settings, cache_dir: Path) -> None:
     """Phase 1 of all seeds, side by side."""
     common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
     count = parts(dataset, settings)
@@ -98,21 +103,21 @@ def _trained_part(**job: Any) -> None:
     train_pool(**job)
 
 
-def scored(
-    layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: StudySettings
+def score_candidates(
+    layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: Settings
 ) -> dict[str, Table]:
     """All four scores on the images to judge on."""
     images = judging_set(dataset, settings)
     return score_pool(layered, pool, *images, recalibrate=settings.recalibrate)
 
 
-def judging_set(dataset: Dataset, settings: StudySettings) -> tuple[Tensor, Tensor]:
+def judging_set(dataset: Dataset, settings: Settings) -> tuple[Tensor, Tensor]:
     """Training images, normalised, and their labels: test images choose nothing."""
     count = settings.judged
     return dataset.normalise(dataset.x_train[:count]), dataset.y_train[:count]
 
 
-def chosen_table(dataset: Dataset, settings: StudySettings, latency: str = "auto") -> LatencyTable:
+def choose_table(dataset: Dataset, settings: Settings, latency: str = "auto") -> LatencyTable:
     """The latencies that a run goes by.
 
     Args:
@@ -126,7 +131,7 @@ def chosen_table(dataset: Dataset, settings: StudySettings, latency: str = "auto
     checks.one_of("latency", latency, LATENCIES)
     if latency != "measured":
         stored = stored_table()
-        layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+        layered = replaceable(settings.teacher, dataset)
         fits = stored.batch == settings.batch
         fits = fits and stored.covers(layered, build_pool(layered, settings.pool))
         if fits:
@@ -136,11 +141,11 @@ def chosen_table(dataset: Dataset, settings: StudySettings, latency: str = "auto
                 "latency must be auto or measured: the stored table is of other layers; "
                 "got 'stored'"
             )
-    return checked_latency(dataset, settings, {})[0]
+    return check_latency(dataset, settings, {})[0]
 
 
-def checked_latency(
-    dataset: Dataset, settings: StudySettings, choices: Mapping[str, Choices]
+def check_latency(
+    dataset: Dataset, settings: Settings, choices: Mapping[str, Choices]
 ) -> tuple[LatencyTable, dict[str, tuple[float, Timing]]]:
     """Whole networks against the sums that predict them, measured in the same turns.
 
@@ -151,7 +156,7 @@ def checked_latency(
     Returns:
         The table of this measurement, and name -> (predicted milliseconds, measured quartiles).
     """
-    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    layered = replaceable(settings.teacher, dataset)
     with seeded(0):
         pool = build_pool(layered, settings.pool)
     networks = {name: pool.stitched(layered, one).eval() for name, one in choices.items()}
@@ -166,7 +171,7 @@ def checked_latency(
 
 
 def budgets(
-    dataset: Dataset, settings: StudySettings, table: LatencyTable
+    dataset: Dataset, settings: Settings, table: LatencyTable
 ) -> tuple[dict[str, float], float, float]:
     """Milliseconds that the layers may take: name -> budget, then the fixed part and the teacher.
 
@@ -175,11 +180,11 @@ def budgets(
     """
 
     def whole(name: str) -> float:
-        layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
+        layered = replaceable(name, dataset)
         rows = table.rows(layered, Pool([{} for _ in layered.names]))
         return table.fixed(layered) + sum(float(row[0]) for row in rows)
 
-    teacher = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    teacher = replaceable(settings.teacher, dataset)
     fixed, total = table.fixed(teacher), whole(settings.teacher)
     allowed = {name: whole(name) for name in settings.siblings}
     allowed |= {name: share * total for name, share in SHARES.items()}
@@ -187,9 +192,9 @@ def budgets(
     return {name: allowed[name] - fixed for name in ordered}, fixed, total
 
 
-def searched(
+def search(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     table: LatencyTable,
     cache_dir: Path | None = None,
@@ -202,14 +207,14 @@ def searched(
         judgements), "race" (evaluation by evaluation) and "space".
     """
     layered, pool = train_pool(dataset, settings, seed, cache_dir=cache_dir)
-    score = scored(layered, pool, dataset, settings)
+    score = score_candidates(layered, pool, dataset, settings)
     latency = table.rows(layered, pool)
     size = sizes(layered, pool)
     limits, _, total = budgets(dataset, settings, table)
-    judge = Judge(layered, pool, dataset, settings)
+    evaluate = Evaluator(layered, pool, dataset, settings)
     generator = np.random.default_rng(seed)
     found = {
-        name: compare(settings, pool, score, latency, size["macs"], limit, judge, generator)
+        name: compare(settings, pool, score, latency, size["macs"], limit, evaluate, generator)
         for name, limit in limits.items()
     }
     half = Programme(score["loss"], {"latency": latency}, {"latency": limits["half"]})
@@ -219,20 +224,20 @@ def searched(
         "latency": latency,
         "macs": size["macs"],
         "parameters": size["parameters"],
-        "teacher": judge((0,) * len(pool.names)),
-        "added": added(pool, score, judge, settings.sampled, generator),
+        "teacher": evaluate((0,) * len(pool.names)),
+        "added": check_additivity(pool, score, evaluate, settings.sampled, generator),
         "found": found,
-        "race": race(half, len(pool.pairs), settings, judge, generator),
+        "race": race(half, len(pool.pairs), settings, evaluate, generator),
         "space": pool.space,
         "total": total,
     }
 
 
-class Judge:
+class Evaluator:
     """Measures of stitched students on the images to judge on; each student is judged once."""
 
     def __init__(
-        self, layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: StudySettings
+        self, layered: ReplaceableLayers, pool: Pool, dataset: Dataset, settings: Settings
     ) -> None:
         self.layered, self.pool, self.dataset = layered, pool, dataset
         self.x, self.y = judging_set(dataset, settings)
@@ -246,18 +251,18 @@ class Judge:
         key = tuple(choices)
         if key not in self.seen:
             network = self.pool.stitched(self.layered, key)
-            self.seen[key] = judged(network, self.x, self.y, recalibrate=self.recalibrate)
+            self.seen[key] = evaluate_network(network, self.x, self.y, recalibrate=self.recalibrate)
         return self.seen[key]
 
-    def fully(self, choices: Sequence[int]) -> dict[str, float]:
+    def in_full(self, choices: Sequence[int]) -> dict[str, float]:
         """Also "as stitched", with the statistics that stand-ins bring along, and on "test" images,
         which choose nothing.
         """
         network = self.pool.stitched(self.layered, choices)
-        plain = judged(network, self.x, self.y)
+        plain = evaluate_network(network, self.x, self.y)
         if self.recalibrate:
-            network = recalibrated(network, self.x)
-        test = judged(network, *self.test)
+            network = recalibrate(copy.deepcopy(network), self.x.split(250))
+        test = evaluate_network(network, *self.test)
         return {
             **self(choices),
             **{f"as stitched {key}": value for key, value in plain.items()},
@@ -266,13 +271,13 @@ class Judge:
 
 
 def compare(
-    settings: StudySettings,
+    settings: Settings,
     pool: Pool,
     score: dict[str, Table],
     latency: Table,
     macs: Table,
     limit: float,
-    judge: Judge,
+    evaluate: Evaluator,
     generator: np.random.Generator,
 ) -> dict[str, dict[str, Any]]:
     """One budget: what each method chooses, and how good that is before tuning."""
@@ -287,26 +292,26 @@ def compare(
     share = limit / sum(float(row[0]) for row in latency)
     counted = {"macs": share * sum(float(row[0]) for row in macs)}
     chosen: dict[str, Choices] = {
-        "best of K": min(diverse, key=lambda one: judge(one)["loss"]),
+        "best of K": min(diverse, key=lambda one: evaluate(one)["loss"]),
         "first": diverse[0],
         **{f"{kind} score": solve(by[kind]).choices for kind in SCORES[1:]},
         "greedy": solve_greedy(main).choices,
         "small pool": _within(main, pool, settings.small_pool),
         "skip only": _within(main, pool, ("skip",)),
-        "random": min(drawn[: settings.solutions], key=lambda one: judge(one)["loss"]),
+        "random": min(drawn[: settings.solutions], key=lambda one: evaluate(one)["loss"]),
         "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
     }
-    middle = sorted(drawn, key=lambda one: judge(one)["loss"])[len(drawn) // 2]
+    middle = sorted(drawn, key=lambda one: evaluate(one)["loss"])[len(drawn) // 2]
     chosen["random, median"] = middle
     return {
         name: {
             "choices": choices,
             "predicted": main.objective(choices),
             "latency": main.cost("latency", choices),
-            **judge.fully(choices),
+            **evaluate.in_full(choices),
         }
         for name, choices in chosen.items()
-    } | {"diverse": {"choices": diverse, "loss": [judge(one)["loss"] for one in diverse]}}
+    } | {"diverse": {"choices": diverse, "loss": [evaluate(one)["loss"] for one in diverse]}}
 
 
 def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
@@ -320,8 +325,12 @@ def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
     return solve(Programme(programme.score, programme.costs, budget, forbidden=banned)).choices
 
 
-def added(
-    pool: Pool, score: dict[str, Table], judge: Judge, count: int, generator: np.random.Generator
+def check_additivity(
+    pool: Pool,
+    score: dict[str, Table],
+    evaluate: Evaluator,
+    count: int,
+    generator: np.random.Generator,
 ) -> dict[str, list[float]]:
     """Random networks with any number of replaced layers: predicted and measured.
 
@@ -330,7 +339,7 @@ def added(
         predictions "by KIND" of all four scores.
     """
     layers = len(pool.names)
-    base = judge((0,) * layers)
+    base = evaluate((0,) * layers)
     kinds: dict[str, list[float]] = {f"by {kind}": [] for kind in SCORES}
     result: dict[str, list[float]] = {"replaced": [], "loss": [], "accuracy lost": [], **kinds}
     for number in range(2 * count):
@@ -338,7 +347,7 @@ def added(
         choices = np.zeros(layers, dtype=int)
         for layer in replaced:
             choices[layer] = generator.integers(1, len(pool.names[layer]))
-        measured = judge(choices.tolist())
+        measured = evaluate(choices.tolist())
         result["replaced"].append(float(len(replaced)))
         result["loss"].append(measured["loss"])
         result["accuracy lost"].append(base["accuracy"] - measured["accuracy"])
@@ -351,8 +360,8 @@ def added(
 def race(
     programme: Programme,
     scorings: int,
-    settings: StudySettings,
-    judge: Judge,
+    settings: Settings,
+    evaluate: Evaluator,
     generator: np.random.Generator,
 ) -> dict[str, list[float]]:
     """The lowest loss after every evaluation of a network, by three ways to search.
@@ -362,22 +371,22 @@ def race(
     """
     overlap = round(settings.overlap * programme.layers)
     diverse = solve_diverse(programme, settings.solutions, overlap=overlap, **CUT)
-    solved = [judge(one.choices)["loss"] for one in diverse]
+    solved = [evaluate(one.choices)["loss"] for one in diverse]
     total = scorings + len(solved)
 
-    def evaluate(choices: Choices) -> float:
-        return judge(choices)["loss"]
+    def loss(choices: Choices) -> float:
+        return evaluate(choices)["loss"]
 
     return {
         "programme": [float("nan")] * scorings + solved,
-        "evolution": [v for _, v in evolve(programme, evaluate, total, generator)],
-        "random": [v for _, v in random_search(programme, evaluate, total, generator)],
+        "evolution": [v for _, v in evolve(programme, loss, total, generator)],
+        "random": [v for _, v in random_search(programme, loss, total, generator)],
     }
 
 
-def tuned(
+def tune(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     choices: Choices,
     alpha: float | None = None,
@@ -390,12 +399,12 @@ def tuned(
         student, layered.network, dataset, settings.tuning, seed=seed, cache_dir=cache_dir,
         alpha=settings.alpha if alpha is None else alpha, temperature=settings.temperature,
     )  # fmt: skip
-    return sized(student, dataset)
+    return evaluate_and_size(student, dataset)
 
 
-def sized(network: nn.Module, dataset: Dataset) -> dict[str, float]:
+def evaluate_and_size(network: nn.Module, dataset: Dataset) -> dict[str, float]:
     """Test accuracy and loss, parameters and multiply-accumulates."""
-    found = judged(network, dataset.normalise(dataset.x_test), dataset.y_test)
+    found = evaluate_network(network, dataset.normalise(dataset.x_test), dataset.y_test)
     shape = (dataset.channels, *dataset.size)
     return {
         **found,
@@ -432,7 +441,7 @@ def tuning_plans(
 def tune_all(
     plans: Sequence[Mapping[str, tuple[Choices, float | None]]],
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     cache_dir: Path | None = None,
 ) -> list[dict[str, dict[str, float]]]:
     """Fine-tune what every seed's plan names, side by side.
@@ -443,23 +452,26 @@ def tune_all(
         cache_dir: folder for finished trainings.
 
     Returns:
-        One dictionary a seed: name -> measures of `tuned`.
+        One dictionary a seed: name -> measures of `tune`.
     """
-    order = [(seed, name) for seed, plan in enumerate(plans) for name in plan]
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
-    jobs = [
-        {**common, "seed": seed, "choices": plans[seed][name][0], "alpha": plans[seed][name][1]}
-        for seed, name in order
-    ]
-    results = run_parallel(tuned, jobs, description="fine-tuning")
-    found: list[dict[str, dict[str, float]]] = [{} for _ in plans]
-    for (seed, name), result in zip(order, results, strict=True):
-        found[seed][name] = result
-    return found
+    cells = {
+        (name, seed): {"choices": choices, "alpha": alpha}
+        for seed, plan in enumerate(plans)
+        for name, (choices, alpha) in plan.items()
+    }
+    grid = run_grid(
+        tune,
+        cells,
+        description="fine-tuning",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
+    return by_seed(grid)
 
 
-def families(
-    dataset: Dataset, settings: StudySettings, seed: int, name: str, cache_dir: Path | None = None
+def train_and_evaluate(
+    dataset: Dataset, settings: Settings, seed: int, name: str, cache_dir: Path | None = None
 ) -> dict[str, float]:
     """Measures of the trained teacher or of a sibling."""
-    return sized(train_network(name, dataset, settings, seed, cache_dir), dataset)
+    return evaluate_and_size(train_member(name, dataset, settings, seed, cache_dir), dataset)

@@ -2,51 +2,24 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import efficientnet
 
 from smallnets.data import Dataset
-from smallnets.models import named
 from smallnets.search.lana.layers import ReplaceableLayers
-from smallnets.training import seeded
-
-STEM_STRIDE = 2  # of residual networks here: 32x32 images become 16x16 maps
+from smallnets.studies.networks import build_network
 
 
-def new_network(name: str, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes.
+def options_of(name: str) -> dict[str, Any]:
+    """How a network is built here: CIFAR ResNets halve 32x32 images in their first convolution."""
+    return {"stem_stride": 2} if re.fullmatch(r"resnet-\d+", name) else {}
 
-    Args:
-        name: "resnet-DEPTH" (a CIFAR ResNet with a first convolution of stride 2), "mobile-WIDTH",
-            "mobilenet-2", or "efficientnet-b0" to "efficientnet-b7" as torchvision builds them.
-        dataset: for channels and classes.
-        seed: of the initial weights.
 
-    Raises:
-        ValueError: for another name.
-    """
-    with seeded(seed):
-        if match := re.fullmatch(r"efficientnet-b([0-7])", name):
-            network = getattr(efficientnet, f"efficientnet_b{match[1]}")(
-                num_classes=dataset.num_classes
-            )
-            stem = network.features[0]
-            if dataset.channels != stem[0].in_channels:
-                stem[0] = nn.Conv2d(
-                    dataset.channels, stem[0].out_channels, 3, 2, padding=1, bias=False
-                )
-            return network
-        if not re.fullmatch(r"resnet-\d+|mobile-\d+|mobilenet-2", name):
-            raise ValueError(
-                "network must be resnet-DEPTH, mobile-WIDTH, mobilenet-2 or efficientnet-b0 to "
-                f"efficientnet-b7; got {name!r}"
-            )
-        network = named(name, dataset.num_classes, dataset.channels)
-        if name.startswith("resnet"):
-            network.conv.stride = (STEM_STRIDE, STEM_STRIDE)
-        return network
+def replaceable(name: str, dataset: Dataset) -> ReplaceableLayers:
+    """An untrained network by its layers, to ask for shapes and names."""
+    return layered_network(build_network(name, dataset, 0, **options_of(name)).eval(), dataset)
 
 
 def layered_network(network: nn.Module, dataset: Dataset) -> ReplaceableLayers:

@@ -5,17 +5,19 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset, load
+from smallnets.data import Augmentation, Dataset
 from smallnets.data.sets import RESIZED
 from smallnets.search.lana.latency import LatencyTable
 from smallnets.search.lana.operations import FULL_POOL, parsed
+from smallnets.studies.study import Options as StudyOptions
+from smallnets.studies.study import StudySettings, enough_images, open_study
 from smallnets.training import TrainSettings
 
 LATENCIES = ("auto", "stored", "measured")
 
 
-@dataclass(frozen=True)
-class StudySettings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
     """Sizes of the chapter's experiments.
 
     Attributes:
@@ -24,9 +26,7 @@ class StudySettings:
             quarters and one half of the teacher's.
         pool: operations of every layer, besides the teacher's.
         small_pool: a part of it.
-        train, test: images of each part; None is all.
         judged: training images on which candidates and students are judged.
-        seeds: repetitions.
         solutions: diverse solutions of a programme that are judged.
         overlap: share of the layers in which two of them may agree.
         sampled: random networks of the study of additivity, and of every budget's comparison.
@@ -47,10 +47,7 @@ class StudySettings:
     siblings: tuple[str, ...]
     pool: tuple[str, ...]
     small_pool: tuple[str, ...]
-    train: int | None
-    test: int | None
     judged: int
-    seeds: int
     solutions: int
     sampled: int
     teaching: TrainSettings
@@ -71,22 +68,34 @@ _POOL = (
     "skip", "conv3", "dwsep3", "basic_r0.5", "bottleneck_r0.25_k3", "ir_e1_k3", "ir_e2_k3_se0.25",
     "fused_e1_k3", "lowrank_r0.25_k3",
 )  # fmt: skip
+_VIEW = Augmentation(crop=2)
 _SMALL_POOL = ("skip", "ir_e1_k3", "bottleneck_r0.25_k3")
 
 
 def _adam(epochs: int, lr: float, batch_size: int = 64) -> TrainSettings:
     """For candidates: no weight decay, which would shrink those whose loss is small."""
     return TrainSettings(
-        epochs=epochs, batch_size=batch_size, lr=lr, optimizer="adam", weight_decay=0.0
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer="adam",
+        weight_decay=0.0,
+        augmentation=_VIEW,
     )
 
 
 def _sgd(epochs: int, lr: float, batch_size: int = 64, warmup: float = 0.375) -> TrainSettings:
-    return TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, warmup_epochs=warmup * epochs)
+    return TrainSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        warmup_epochs=warmup * epochs,
+        augmentation=_VIEW,
+    )
 
 
 PRESETS = {
-    "smoke": StudySettings(
+    "smoke": Settings(
         teacher="resnet-14",
         siblings=("resnet-8",),
         pool=("skip", "ir_e1_k3", "bottleneck_r0.25_k3"),
@@ -102,7 +111,7 @@ PRESETS = {
         tuning=_sgd(1, 0.02, 32),
         rounds=3,
     ),
-    "small": StudySettings(
+    "small": Settings(
         teacher="resnet-20",
         siblings=("resnet-8",),
         pool=_POOL,
@@ -119,9 +128,9 @@ PRESETS = {
     ),
     # From memory of the paper: one epoch of SGD at 0.02 a candidate, six thousand images to judge
     # on, a hundred solutions, a hundred epochs of tuning. A teacher is best read from a file.
-    "paper": StudySettings(
-        teacher="efficientnet-b4",
-        siblings=("efficientnet-b1",),
+    "paper": Settings(
+        teacher="efficientnet_b4",
+        siblings=("efficientnet_b1",),
         pool=FULL_POOL[1:],
         small_pool=_SMALL_POOL,
         train=None,
@@ -132,7 +141,12 @@ PRESETS = {
         sampled=100,
         teaching=_sgd(350, 0.5, 256, warmup=0.015),
         distilling=TrainSettings(
-            epochs=1, batch_size=128, lr=0.02, weight_decay=0.0, schedule="cosine"
+            epochs=1,
+            batch_size=128,
+            lr=0.02,
+            weight_decay=0.0,
+            schedule="cosine",
+            augmentation=_VIEW,
         ),
         tuning=_sgd(100, 0.1, 256, warmup=0.05),
         batch=128,
@@ -142,84 +156,52 @@ PRESETS = {
 }
 
 
-def prepare(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    train: int | None = None,
-    epochs: int | None = None,
-    flips: bool | None = None,
-    solutions: int | None = None,
-    overlap: float | None = None,
-    published: str | None = None,
-) -> tuple[Dataset, StudySettings]:
-    """The data set and the settings of a run: a preset, with what was asked for in its place.
+@dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """What a reader may ask for: also how many solutions are judged, and a teacher of one's own.
 
-    Args:
-        name: of the data set, for `smallnets.data.load`.
-        scale: name of a preset.
-        seeds: repetitions.
-        device, precision: of all trainings.
-        train: training images.
+    Attributes:
         epochs: of the teacher; the other trainings keep their share of it.
-        flips: whether mirrored images keep their label; None asks the data set.
         solutions: diverse solutions that are judged.
         overlap: share of the layers in which two of them may agree, in [0, 1].
         published: file with the teacher's weights.
+    """
+
+    solutions: int | None = None
+    overlap: float | None = None
+    published: str | None = None
+
+
+def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Dataset, Settings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
-        FileNotFoundError: `published` is not there.
+        FileNotFoundError: `options.published` is not there.
     """
-    checks.one_of("scale", scale, PRESETS)
-    preset = PRESETS[scale]
-    if seeds is not None:
-        preset = replace(preset, seeds=checks.whole("seeds", seeds, 1))
-    if solutions is not None:
-        preset = replace(preset, solutions=checks.whole("solutions", solutions, 1))
-    if overlap is not None:
-        preset = replace(preset, overlap=checks.between("overlap", overlap, 0, 1))
-    if published is not None and not Path(published).is_file():
-        raise FileNotFoundError(f"published must be a file of weights; got {published!r}")
-    share = 1.0
-    if epochs is not None:
-        share = checks.whole("epochs", epochs, 1) / preset.teaching.epochs
-    for operation in (*preset.pool, *preset.small_pool):
+    if options.published is not None and not Path(options.published).is_file():
+        raise FileNotFoundError(f"published must be a file of weights; got {options.published!r}")
+    resized = PRESETS[scale].resized if scale in PRESETS and name in RESIZED else None
+    dataset, settings = open_study(name, scale, PRESETS, options, size=resized)
+    if options.solutions is not None:
+        settings = replace(settings, solutions=checks.whole("solutions", options.solutions, 1))
+    if options.overlap is not None:
+        settings = replace(settings, overlap=checks.between("overlap", options.overlap, 0, 1))
+    for operation in (*settings.pool, *settings.small_pool):
         parsed(operation)
-    dataset = load(
-        name,
-        train=preset.train if train is None else train,
-        test=preset.test,
-        size=preset.resized if name in RESIZED else None,
-        flips=flips,
-    )
-    images = len(dataset.y_train)
-    settings = [preset.teaching, preset.distilling, preset.tuning]
-    checks.at_least("number of training images", images, max(one.batch_size for one in settings))
-    view = Augmentation(min(2, *(side // 4 for side in dataset.size)), flip=dataset.flips)
-    teaching, distilling, tuning = (
-        replace(
-            one,
-            epochs=(longer := max(1, round(share * one.epochs))),
-            warmup_epochs=one.warmup_epochs * longer / one.epochs,
-            augmentation=view,
-            device=device,
-            precision=precision,
-        )
-        for one in settings
-    )
+    trainings = settings.teaching, settings.distilling, settings.tuning
+    enough_images(dataset, max(one.batch_size for one in trainings))
+    if options.epochs is not None:
+        share = checks.whole("epochs", options.epochs, 1) / settings.teaching.epochs
+        trainings = tuple(one.with_epochs(max(1, round(share * one.epochs))) for one in trainings)
+    teaching, distilling, tuning = trainings
     return dataset, replace(
-        preset,
-        train=images,
-        test=len(dataset.y_test),
-        judged=min(preset.judged, images),
+        settings,
+        judged=min(settings.judged, len(dataset.y_train)),
         teaching=teaching,
         distilling=distilling,
         tuning=tuning,
-        published=published,
+        published=options.published,
     )
 
 

@@ -1,0 +1,56 @@
+"""Chapter 04: patience, consistency, and what else makes a student match its teacher's function."""
+
+from smallnets.studies.matching.experiments import (
+    by_length,
+    evaluate_pair,
+    other_images,
+    pretrained,
+    run_students,
+    train_pair,
+    train_teacher,
+    transfer_set,
+)
+from smallnets.studies.matching.plan import PRESETS, Options, Settings, prepare
+from smallnets.studies.matching.recipes import GRID, PATIENCE, RECIPES, Recipe, recipe
+from smallnets.studies.matching.students import (
+    StudentConfig,
+    details,
+    patience,
+    regimes,
+    resolutions,
+    search,
+    starts,
+    variants,
+)
+from smallnets.studies.networks import build_network
+from smallnets.studies.study import best_setting
+
+__all__ = [
+    "GRID",
+    "PATIENCE",
+    "PRESETS",
+    "RECIPES",
+    "Options",
+    "Recipe",
+    "Settings",
+    "StudentConfig",
+    "best_setting",
+    "build_network",
+    "by_length",
+    "details",
+    "evaluate_pair",
+    "other_images",
+    "patience",
+    "prepare",
+    "pretrained",
+    "recipe",
+    "regimes",
+    "resolutions",
+    "run_students",
+    "search",
+    "starts",
+    "train_pair",
+    "train_teacher",
+    "transfer_set",
+    "variants",
+]

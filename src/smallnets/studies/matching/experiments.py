@@ -1,4 +1,4 @@
-"""The paper's experiments: one lesson and seed a call, to run side by side.
+"""The paper's experiments: one student and seed a call, to run side by side.
 
 The situation is the paper's. A teacher has learnt from many images, its students may look at only a
 few of them, and have time.
@@ -17,45 +17,46 @@ from smallnets.data import Dataset
 from smallnets.data.photographs import photograph
 from smallnets.distill.matching.diagnostics import measures
 from smallnets.distill.matching.objective import match, unlabelled
-from smallnets.models import StagedNetwork, named
-from smallnets.studies.matching.plan import StudySettings
-from smallnets.studies.matching.recipes import published_teacher
+from smallnets.distill.matching.published import published_teacher
+from smallnets.models import StagedNetwork
+from smallnets.studies.matching.plan import Settings
 from smallnets.studies.matching.students import IMAGES, StudentConfig, regimes
-from smallnets.training import run_parallel, seeded
+from smallnets.studies.networks import build_network
+from smallnets.studies.study import Measures, by_seed, every, run_grid
 
-Measures = dict[str, dict[str, float]]
 
-
-def learn(
-    lessons: Mapping[str, StudentConfig],
+def run_students(
+    configs: Mapping[str, StudentConfig],
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seeds: int,
     cache_dir: Path | None = None,
     description: str = "students",
 ) -> list[Measures]:
-    """Teach every lesson with every seed, side by side.
+    """Train every student with every seed, side by side, the longest trainings first.
 
     Returns:
-        One dictionary a seed: the measures of the "teacher" and of every lesson's student.
+        One dictionary a seed: the measures of the "teacher" and of every student.
     """
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
-    ordered = sorted(lessons, key=lambda name: -lessons[name].passes)
-    order = [(name, seed) for name in ordered for seed in range(seeds)]
-    jobs = [{**common, "lesson": lessons[name], "seed": seed} for name, seed in order]
-    finished = run_parallel(taught, jobs, description=description)
-    by_job = dict(zip(order, finished, strict=True))
+    ordered = sorted(configs, key=lambda name: -configs[name].passes)
+    grid = run_grid(
+        evaluate_pair,
+        every({name: {"config": configs[name]} for name in ordered}, seeds),
+        description=description,
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
     return [
-        {"teacher": by_job[ordered[0], seed]["teacher"]}
-        | {name: by_job[name, seed]["student"] for name in lessons}
-        for seed in range(seeds)
+        {"teacher": seed[ordered[0]]["teacher"]} | {name: seed[name]["student"] for name in configs}
+        for seed in by_seed(grid)
     ]
 
 
 def by_length(
-    results: Sequence[Measures], measure: str, settings: StudySettings
+    results: Sequence[Measures], measure: str, settings: Settings
 ) -> dict[str, list[list[float]]]:
-    """One measure of the lessons of `patience`: regime -> one list a seed, one value a length."""
+    """One measure of the students of `patience`: regime -> one list a seed, one value a length."""
     return {
         name: [
             [seed[f"{name}, {passes}"][measure] for passes in settings.lengths] for seed in results
@@ -64,18 +65,18 @@ def by_length(
     }
 
 
-def taught(
+def evaluate_pair(
     dataset: Dataset,
-    lesson: StudentConfig,
-    settings: StudySettings,
+    config: StudentConfig,
+    settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
 ) -> Measures:
-    """Measures of one lesson's "student" with one seed, and of its "teacher"."""
-    teacher, student = teach(dataset, lesson, settings, seed, cache_dir)
+    """Measures of one "student" with one seed, and of its "teacher"."""
+    teacher, student = train_pair(dataset, config, settings, seed, cache_dir)
     at = settings.matching.seen_at(dataset.x_train)[0]
-    finer = lesson.matching.seen_at(dataset.x_train)
-    sides = lesson.matching.teacher_sides(dataset.x_train, lesson.teachers)
+    finer = config.matching.seen_at(dataset.x_train)
+    sides = config.matching.teacher_sides(dataset.x_train, config.teachers)
     return measures(
         {"teacher": teacher, "student": student},
         transfer_set(dataset, settings),
@@ -84,53 +85,53 @@ def taught(
     )
 
 
-def teach(
+def train_pair(
     dataset: Dataset,
-    lesson: StudentConfig,
-    settings: StudySettings,
+    config: StudentConfig,
+    settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
 ) -> tuple[StagedNetwork, StagedNetwork]:
-    """The teacher and the taught student of one lesson and seed.
+    """The teacher and the trained student of one configuration and seed.
 
     Args:
         dataset: all that the teacher knows; the student gets a part of it.
-        lesson: what is done.
+        config: what the student is.
         settings: networks and trainings.
         seed: of teacher, student and training; students of one seed start alike.
         cache_dir: folder for finished trainings.
     """
-    ask = lesson.matching
-    sides = ask.teacher_sides(dataset.x_train, lesson.teachers)
+    ask = config.matching
+    sides = ask.teacher_sides(dataset.x_train, config.teachers)
     # A published checkpoint is one teacher; others are trained.
     trained = replace(settings, published=None)
     teachers = [
         train_teacher(dataset, trained if i else settings, seed + i, cache_dir, side)
         for i, side in enumerate(sides)
     ]
-    network = lesson.network or settings.student
-    student = new_network(network, dataset, seed)
-    if lesson.start == "pretrained":
+    network = config.network or settings.student
+    student = build_network(network, dataset, seed)
+    if config.start == "pretrained":
         student = pretrained(dataset, settings, network, seed, cache_dir)
     own = transfer_set(dataset, settings)
-    if lesson.images != "own":
-        own = unlabelled(own, other_images(lesson.images, dataset, len(own.x_train), seed))
+    if config.images != "own":
+        own = unlabelled(own, other_images(config.images, dataset, len(own.x_train), seed))
     training = replace(
         settings.training,
-        epochs=lesson.passes,
-        warmup_epochs=_warmup(settings, lesson.passes),
-        optimizer=lesson.optimizer,
+        epochs=config.passes,
+        warmup_epochs=_warmup(settings, config.passes),
+        optimizer=config.optimizer,
         batch_size=min(settings.training.batch_size, len(own.x_train)),
     )
-    if lesson.lr is not None:
-        training = replace(training, lr=lesson.lr)
-    if lesson.weight_decay is not None:
-        training = replace(training, weight_decay=lesson.weight_decay)
+    if config.lr is not None:
+        training = replace(training, lr=config.lr)
+    if config.weight_decay is not None:
+        training = replace(training, weight_decay=config.weight_decay)
     match(student, teachers, own, ask, training, seed=seed, cache_dir=cache_dir, label="student")
     return teachers[0], student
 
 
-def _warmup(settings: StudySettings, passes: int) -> float:
+def _warmup(settings: Settings, passes: int) -> float:
     """Epochs of warm-up: the recipe's where it has some, else a share of the training."""
     fixed = settings.training.warmup_epochs
     return min(fixed, passes / 2) if fixed else settings.warmup * passes
@@ -138,7 +139,7 @@ def _warmup(settings: StudySettings, passes: int) -> float:
 
 def train_teacher(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
     resolution: int | None = None,
@@ -154,7 +155,7 @@ def train_teacher(
     """
     if settings.published is not None:
         return published_teacher(settings.teacher, settings.published, dataset)
-    teacher = new_network(settings.teacher, dataset, 1000 + seed)
+    teacher = build_network(settings.teacher, dataset, 1000 + seed)
     view = replace(settings.matching, view="same/rc", labels=1.0)
     view = replace(view, resolution=resolution or view.resolution, teacher_resolution=None)
     steps = settings.teaching
@@ -167,13 +168,13 @@ def train_teacher(
 
 def pretrained(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     network: str,
     seed: int,
     cache_dir: Path | None = None,
 ) -> StagedNetwork:
     """A student that has learnt labels of the images that students do not get."""
-    student = new_network(network, dataset, seed)
+    student = build_network(network, dataset, seed)
     size = len(transfer_set(dataset, settings).y_train)
     rest = replace(
         dataset,
@@ -190,13 +191,7 @@ def pretrained(
     return student
 
 
-def new_network(name: str, dataset: Dataset, seed: int) -> StagedNetwork:
-    """An untrained network for the dataset's images and classes."""
-    with seeded(seed):
-        return named(name, dataset.num_classes, dataset.channels)
-
-
-def transfer_set(dataset: Dataset, settings: StudySettings) -> Dataset:
+def transfer_set(dataset: Dataset, settings: Settings) -> Dataset:
     """What students may look at: the first of the training images, on the teacher's scale."""
     count = min(settings.transfer or len(dataset.y_train), len(dataset.y_train))
     part = dataset.take(train=count)
@@ -235,13 +230,3 @@ def other_images(kind: str, dataset: Dataset, count: int, seed: int) -> Tensor:
             small = small.mean(dim=0, keepdim=True)
         images[place] = small.round().to(torch.uint8)
     return images
-
-
-def chosen(results: Sequence[Measures], kind: str) -> float:
-    """The temperature ("T"), rate ("lr"), weight decay ("wd") or length ("passes") of the most
-    accurate students.
-    """
-    names = [name for name in results[0] if name.startswith(f"{kind} ")]
-    checks.one_of("kind", kind, {name.split()[0] for name in results[0] if " " in name})
-    means = {name: sum(seed[name]["accuracy"] for seed in results) for name in names}
-    return float(max(means, key=lambda name: means[name]).split()[1])

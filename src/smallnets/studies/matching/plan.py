@@ -4,24 +4,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smallnets import checks
-from smallnets.data import Dataset, load
+from smallnets.data import Dataset
 from smallnets.data.sets import RESIZED
 from smallnets.distill.matching.objective import Matching
 from smallnets.studies.matching.recipes import GRID, Recipe, recipe
-from smallnets.training import TrainSettings, with_seeds
+from smallnets.studies.study import Options as StudyOptions
+from smallnets.studies.study import StudySettings, enough_images, open_study
+from smallnets.training import TrainSettings
 
 
-@dataclass(frozen=True)
-class StudySettings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
     """Sizes of the chapter's experiments.
 
     Attributes:
-        teacher, student, other: network names, see `smallnets.models.named`; `other` is a student
+        teacher, student, other: network names, see `build_network`; `other` is a student
             of another family.
-        train, test: images of each part; None is all. The teacher learns from the training part.
-        transfer: how many of the training images students may look at; None is all.
+        transfer: how many of the training images students may look at, while the teacher learns
+            from all; None is all.
         held_out: training images set aside for choosing settings.
-        seeds: repetitions of the main comparison.
         side_seeds: repetitions of everything else.
         lengths: passes over the transfer images, from impatient to patient.
         side_length: passes of the side experiments.
@@ -37,11 +38,8 @@ class StudySettings:
     teacher: str
     student: str
     other: str
-    train: int | None
-    test: int | None
     transfer: int | None
     held_out: int
-    seeds: int
     side_seeds: int
     lengths: tuple[int, ...]
     side_length: int
@@ -56,8 +54,8 @@ class StudySettings:
     published: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "side_seeds", "side_length"):
-            checks.whole(name, getattr(self, name), 1)
+        super().__post_init__()
+        checks.whole("side_length", self.side_length, 1)
         checks.each("lengths", self.lengths, checks.whole, 1)
         for name in ("temperatures", "rates"):
             checks.each(name, getattr(self, name), checks.above, 0)
@@ -72,7 +70,7 @@ _STUDENT = TrainSettings(
 )  # fmt: skip
 
 PRESETS = {
-    "smoke": StudySettings(
+    "smoke": Settings(
         teacher="convnet-8",
         student="convnet-4",
         other="mobile-4",
@@ -91,7 +89,7 @@ PRESETS = {
         decays=(1e-3,),
         rates=(1e-2,),
     ),
-    "small": StudySettings(
+    "small": Settings(
         teacher="convnet-32",
         student="convnet-8",
         other="mobile-8",
@@ -108,7 +106,7 @@ PRESETS = {
         matching=Matching(resolution=16, area=(0.3, 1.0), crops=32),
     ),
     # Pets, "fast": other data sets take their own recipe in `prepare`.
-    "paper": StudySettings(
+    "paper": Settings(
         teacher="bit-152-2",
         student="bit-50-1",
         other="mobilenet-3",
@@ -132,89 +130,73 @@ PRESETS = {
 }  # fmt: skip
 
 
-def prepare(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    train: int | None = None,
-    transfer: int | None = None,
-    resolution: int | None = None,
-    epochs: int | None = None,
-    flips: bool | None = None,
-    patience: str = "fast",
-    published: str | None = None,
-) -> tuple[Dataset, StudySettings]:
-    """The data set and the settings of a run: a preset, with what was asked for in its place.
+@dataclass(frozen=True, kw_only=True)
+class Options(StudyOptions):
+    """What a reader may ask for: also what students may look at, and how.
 
-    Args:
-        name: of the data set, for `smallnets.data.load`.
-        scale: name of a preset.
-        seeds: repetitions of every experiment.
-        device, precision: of all trainings.
-        train: training images, all of which the teacher gets.
-        transfer: how many of them students get.
-        resolution: at which networks see images, at most that of the data set.
+    Attributes:
         epochs: passes of the most patient student; shorter lengths keep their share of it.
-        flips: whether mirrored images keep their label; None asks the data set.
+        transfer: how many of the training images students get; the teacher gets all.
+        resolution: at which networks see images, at most that of the data set.
         patience: "fast", "medium" or "long", which of the published recipes (scale "paper").
         published: npz file with a published BiT checkpoint of the teacher's shape.
+    """
+
+    transfer: int | None = None
+    resolution: int | None = None
+    patience: str = "fast"
+    published: str | None = None
+
+
+def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Dataset, Settings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
-        FileNotFoundError: `published` is not there.
+        FileNotFoundError: `options.published` is not there.
     """
-    checks.one_of("scale", scale, PRESETS)
-    preset, size = with_seeds(PRESETS[scale], seeds), None
-    schedule = recipe(name, patience)
-    if published is not None and not Path(published).is_file():
-        raise FileNotFoundError(f"published must be an npz file; got {published!r}")
-    if scale == "paper" and name in RESIZED:
-        size = schedule.stored
-    train = preset.train if train is None else train
-    dataset = load(name, train=train, test=preset.test, size=size, flips=flips)
+    schedule = recipe(name, options.patience)
+    if options.published is not None and not Path(options.published).is_file():
+        raise FileNotFoundError(f"published must be an npz file; got {options.published!r}")
+    size = schedule.stored if scale == "paper" and name in RESIZED else None
+    dataset, settings = open_study(name, scale, PRESETS, options, size=size)
     if scale == "paper":
-        preset = _published_schedule(preset, schedule, dataset)
-    if epochs is not None:
-        share = checks.whole("epochs", epochs, 1) / preset.lengths[-1]
-        lengths = tuple(max(1, round(passes * share)) for passes in preset.lengths)
-        side = max(1, round(preset.side_length * share))
-        preset = replace(preset, lengths=lengths, side_length=side)
-
-    images = len(dataset.y_train)
-    held_out = min(preset.held_out, images // 5)
-    if transfer is not None:
-        checks.between("transfer", checks.whole("transfer", transfer, 1), 1, images - held_out)
-    elif preset.transfer is None:
-        transfer = images - held_out
-    else:  # where there are few images, students still get fewer than the teacher
-        transfer = min(preset.transfer, max(1, (images - held_out) // 3))
-    smallest = max(preset.training.batch_size, preset.teaching.batch_size)
-    checks.at_least("number of training images", images, smallest + held_out)
-    checks.at_least("number of training images for students", transfer, preset.training.batch_size)
+        settings = _published_schedule(settings, schedule, dataset)
+    if options.epochs is not None:
+        share = checks.whole("epochs", options.epochs, 1) / settings.lengths[-1]
+        settings = replace(
+            settings,
+            lengths=tuple(max(1, round(passes * share)) for passes in settings.lengths),
+            side_length=max(1, round(settings.side_length * share)),
+        )
+    batch_size = settings.training.batch_size
+    enough_images(dataset, max(batch_size, settings.teaching.batch_size) + settings.held_out)
+    transfer = _transfer(settings, len(dataset.y_train) - settings.held_out, options.transfer)
+    checks.at_least("number of training images for students", transfer, batch_size)
     largest = min(dataset.size)
+    resolution = options.resolution
     if resolution is not None:
         checks.between("resolution", checks.whole("resolution", resolution, 1), 1, largest)
-    resolution = resolution or min(preset.matching.resolution or largest, largest)
-    matching = replace(preset.matching, flip=dataset.flips, resolution=resolution)
-    settings = replace(
-        preset,
-        train=images,
-        test=len(dataset.y_test),
+    resolution = resolution or min(settings.matching.resolution or largest, largest)
+    return dataset, replace(
+        settings,
         transfer=transfer,
-        held_out=held_out,
-        matching=matching,
+        matching=replace(settings.matching, flip=dataset.flips, resolution=resolution),
         evaluation_side=1.0 if size is None else resolution / size,
-        teaching=replace(preset.teaching, device=device, precision=precision),
-        training=replace(preset.training, device=device, precision=precision),
-        published=published,
+        published=options.published,
     )
-    return dataset, settings
 
 
-def _published_schedule(preset: StudySettings, schedule: Recipe, dataset: Dataset) -> StudySettings:
+def _transfer(settings: Settings, images: int, wanted: int | None) -> int:
+    if wanted is not None:
+        return int(checks.between("transfer", checks.whole("transfer", wanted, 1), 1, images))
+    if settings.transfer is None:
+        return images
+    # where there are few images, students still get fewer than the teacher
+    return min(settings.transfer, max(1, images // 3))
+
+
+def _published_schedule(preset: Settings, schedule: Recipe, dataset: Dataset) -> Settings:
     """The preset with a data set's own published recipe, and two shorter lengths beside it."""
     images = len(dataset.y_train)
     held_out = int(schedule.held_out * images)
@@ -224,7 +206,9 @@ def _published_schedule(preset: StudySettings, schedule: Recipe, dataset: Datase
         held_out=held_out,
         lengths=(max(1, longest // 10), max(1, longest * 3 // 10), longest),
         side_length=max(1, longest * 3 // 10),
-        training=schedule.training(images - held_out),
+        training=schedule.training(
+            images - held_out, device=preset.training.device, precision=preset.training.precision
+        ),
         matching=replace(
             preset.matching, resolution=schedule.resolution, temperature=schedule.temperature
         ),

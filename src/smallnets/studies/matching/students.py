@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from smallnets import checks
 from smallnets.distill.matching.objective import Matching
-from smallnets.studies.matching.plan import StudySettings
+from smallnets.studies.matching.plan import Settings
 from smallnets.training import OPTIMIZERS
 
 IMAGES = ("own", "photographs", "noise")
@@ -22,7 +22,7 @@ class StudentConfig:
         optimizer: of `smallnets.training`.
         lr, weight_decay: None is the settings'.
         teachers: how many are matched at once.
-        start: "random" weights, or those of a training on labels with the images that the lesson
+        start: "random" weights, or those of a training on labels with the images that the student
             lacks ("pretrained").
         images: matched on: the data set's "own", or crops of "photographs", or "noise".
 
@@ -52,7 +52,7 @@ class StudentConfig:
         checks.one_of("images", self.images, IMAGES)
 
 
-def regimes(settings: StudySettings) -> dict[str, Matching]:
+def regimes(settings: Settings) -> dict[str, Matching]:
     """The main comparison: function matching, consistency without mixing, the ways to be
     inconsistent, and labels.
     """
@@ -67,7 +67,7 @@ def regimes(settings: StudySettings) -> dict[str, Matching]:
     return asked | {"labels": replace(settings.matching, view="same/ic", labels=1.0)}
 
 
-def patience(settings: StudySettings) -> dict[str, StudentConfig]:
+def patience(settings: Settings) -> dict[str, StudentConfig]:
     """Every regime at every length, named "same crop, 25"."""
     return {
         f"{name}, {passes}": StudentConfig(matching, passes)
@@ -76,7 +76,7 @@ def patience(settings: StudySettings) -> dict[str, StudentConfig]:
     }
 
 
-def variants(settings: StudySettings) -> dict[str, StudentConfig]:
+def variants(settings: Settings) -> dict[str, StudentConfig]:
     """One thing changed at a time, from function matching: what the paper makes claims about."""
     ask, passes = settings.matching, settings.side_length
     plain = StudentConfig(ask, passes)
@@ -92,7 +92,7 @@ def variants(settings: StudySettings) -> dict[str, StudentConfig]:
     }
 
 
-def details(settings: StudySettings) -> dict[str, StudentConfig]:
+def details(settings: Settings) -> dict[str, StudentConfig]:
     """The other choices: views, mixing, distances, labels, and a student of another family."""
     ask, plain = settings.matching, StudentConfig(settings.matching, settings.side_length)
     asked = {
@@ -112,12 +112,12 @@ def details(settings: StudySettings) -> dict[str, StudentConfig]:
         "labels, mixed": replace(ask, labels=1.0),
         "labels, mild crop": replace(ask, view="same/rc", labels=1.0),
     }
-    lessons = {"function matching": plain}
-    lessons |= {name: replace(plain, matching=matching) for name, matching in asked.items()}
-    return lessons | {"mobile student": replace(plain, network=settings.other)}
+    configs = {"function matching": plain}
+    configs |= {name: replace(plain, matching=matching) for name, matching in asked.items()}
+    return configs | {"mobile student": replace(plain, network=settings.other)}
 
 
-def starts(settings: StudySettings) -> dict[str, StudentConfig]:
+def starts(settings: Settings) -> dict[str, StudentConfig]:
     """A random start against a trained one, short and long, and the latter with labels."""
     short, long = settings.lengths[0], settings.side_length
     labels = replace(settings.matching, view="same/rc", labels=1.0)
@@ -128,26 +128,26 @@ def starts(settings: StudySettings) -> dict[str, StudentConfig]:
     } | {f"fine-tuned on labels, {long}": StudentConfig(labels, long, start="pretrained")}
 
 
-def resolutions(settings: StudySettings, largest: int) -> dict[str, StudentConfig]:
+def resolutions(settings: Settings, largest: int) -> dict[str, StudentConfig]:
     """Teachers that see more pixels than their student."""
     ask = settings.matching
-    lessons = {"both at one resolution": StudentConfig(ask, settings.side_length)}
+    configs = {"both at one resolution": StudentConfig(ask, settings.side_length)}
     if largest > (ask.resolution or largest):
         finer = replace(ask, teacher_resolution=largest)
-        lessons["teacher sees more"] = StudentConfig(finer, settings.side_length)
-    return lessons
+        configs["teacher sees more"] = StudentConfig(finer, settings.side_length)
+    return configs
 
 
-def search(settings: StudySettings) -> dict[str, StudentConfig]:
+def search(settings: Settings) -> dict[str, StudentConfig]:
     """The search for temperature, rate, weight decay and length, named "T 5", "lr 0.01",
     "wd 0.001", "passes 20".
     """
     plain = StudentConfig(settings.matching, settings.side_length)
-    lessons = {
+    configs = {
         f"T {value:g}": replace(plain, matching=replace(settings.matching, temperature=value))
         for value in settings.temperatures
     }
-    lessons |= {f"lr {value:g}": replace(plain, lr=value) for value in settings.rates}
-    lessons |= {f"wd {v:g}": replace(plain, weight_decay=v) for v in settings.decays}
+    configs |= {f"lr {value:g}": replace(plain, lr=value) for value in settings.rates}
+    configs |= {f"wd {v:g}": replace(plain, weight_decay=v) for v in settings.decays}
     lengths = (max(1, settings.side_length // 2), 2 * settings.side_length)
-    return lessons | {f"passes {n}": replace(plain, passes=n) for n in lengths}
+    return configs | {f"passes {n}": replace(plain, passes=n) for n in lengths}
