@@ -11,6 +11,7 @@ from torch.distributions import Categorical, kl_divergence
 from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.distill import fidelity as fid
+from smallnets.studies.fidelity.experiments import build_network
 from smallnets.training import TrainSettings
 
 
@@ -53,10 +54,10 @@ def students() -> None:
     names = tuple(map(str, range(10)))
     data = Dataset("random", pixels, labels, pixels[:10], labels[:10], names, flips=False)
     settings = TrainSettings(epochs=1, batch_size=64, device="cpu")
-    teacher = fid.Ensemble([fid.new_network("convnet-8", data, 90 + i) for i in range(5)])
+    teacher = fid.Ensemble([build_network("convnet-8", data, 90 + i) for i in range(5)])
 
     def train(*seeds):
-        networks = {str(seed): fid.new_network("convnet-8", data, seed) for seed in seeds}
+        networks = {str(seed): build_network("convnet-8", data, seed) for seed in seeds}
         objectives = dict.fromkeys(networks, fid.Objective())
         fid.distill_from_ensemble(networks, teacher, data, objectives, settings, seed=0)
 

@@ -18,6 +18,8 @@ from torchvision import transforms
 
 from smallnets.data import Dataset
 from smallnets.distill import matching as fm
+from smallnets.studies import matching as study
+from smallnets.studies.matching.plan import StudySettings
 from smallnets.training import for_seeds, run_parallel
 
 EPOCHS = 4
@@ -44,10 +46,10 @@ class OneByOne(torch.utils.data.Dataset):
         return self.transform(self.images[index])
 
 
-def naive(dataset: Dataset, settings: fm.StudySettings) -> float:
+def naive(dataset: Dataset, settings: StudySettings) -> float:
     """Epochs a minute of the naive way."""
-    teacher = fm.new_network(settings.teacher, dataset, 0).eval()
-    student = fm.new_network(settings.student, dataset, 1)
+    teacher = study.build_network(settings.teacher, dataset, 0).eval()
+    student = study.build_network(settings.student, dataset, 1)
     optimizer = torch.optim.AdamW(student.parameters(), settings.training.lr)
     crops = OneByOne(dataset, settings.matching.resolution or 32)
     loader = DataLoader(crops, settings.training.batch_size, shuffle=True)
@@ -66,10 +68,10 @@ def naive(dataset: Dataset, settings: fm.StudySettings) -> float:
     return 60 * EPOCHS / (time.perf_counter() - began)
 
 
-def ours(dataset: Dataset, settings: fm.StudySettings, seed: int) -> tuple[float, float]:
+def ours(dataset: Dataset, settings: StudySettings, seed: int) -> tuple[float, float]:
     """Start and end of one seed's training."""
-    teacher = fm.new_network(settings.teacher, dataset, 0).eval()
-    student = fm.new_network(settings.student, dataset, seed)
+    teacher = study.build_network(settings.teacher, dataset, 0).eval()
+    student = study.build_network(settings.student, dataset, seed)
     brief = replace(settings.training, epochs=1)
     fm.match(student, teacher, dataset, settings.matching, brief, seed=seed)  # warm-up
     began = time.time()
@@ -81,10 +83,10 @@ def ours(dataset: Dataset, settings: fm.StudySettings, seed: int) -> tuple[float
 def main() -> None:
     cores = cpu_count()
     for resolution in (16, 32):
-        dataset, settings = fm.prepare(
+        dataset, settings = study.prepare(
             "glyphs10", "small", train=3400, resolution=resolution, device="cpu"
         )
-        part = fm.transfer_set(dataset, settings)
+        part = study.transfer_set(dataset, settings)
         torch.set_num_threads(cores)
         plain = max(naive(part, settings) for _ in range(2))
         jobs = for_seeds(cores, dataset=part, settings=settings)

@@ -16,11 +16,7 @@ from torch import Tensor, fx
 from smallnets.models import cifar_resnet
 from smallnets.quantize.genie.network import QuantizedNetwork, quantize
 from smallnets.quantize.genie.reconstruct import ReconstructionSettings, learn, reconstruct
-from smallnets.quantize.genie.statistics import (
-    BatchNormInputs,
-    bn_statistics,
-    bns_loss,
-)
+from smallnets.quantize.genie.statistics import BatchNormInputs, bn_statistics, bns_loss
 from smallnets.quantize.genie.synthesis import frozen_copy
 
 IMAGES = 256

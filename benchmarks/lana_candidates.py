@@ -23,7 +23,7 @@ from smallnets.search.lana import (
     solve_greedy,
     solve_lagrangian,
 )
-from smallnets.studies.lana.networks import layered_network, new_network
+from smallnets.studies.lana.networks import build_network, layered_network
 from smallnets.studies.lana.plan import prepare
 from smallnets.training import seeded
 
@@ -34,7 +34,7 @@ def candidates(images: int = 192) -> None:
     """Seconds of one epoch of phase 1, both ways, on one thread."""
     torch.set_num_threads(1)
     dataset, settings = prepare("glyphs10", "small", train=images, device="cpu")
-    layered = layered_network(new_network(settings.teacher, dataset, 0).eval(), dataset)
+    layered = layered_network(build_network(settings.teacher, dataset, 0).eval(), dataset)
     brief = replace(settings.distilling, epochs=1, warmup_epochs=0.0)
 
     def train(run_parallel: bool) -> float:

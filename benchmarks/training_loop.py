@@ -19,7 +19,7 @@ from torchvision import transforms
 from smallnets import measure
 from smallnets.data import Augmentation, Dataset, load
 from smallnets.models import named
-from smallnets.training import TrainSettings, fit, for_seeds, seeded, run_parallel
+from smallnets.training import TrainSettings, fit, for_seeds, run_parallel, seeded
 
 SETTINGS = TrainSettings(epochs=2, batch_size=64, augmentation=Augmentation(crop=4), device="cpu")
 

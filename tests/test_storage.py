@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from smallnets.storage import content_key, cached_arrays
+from smallnets.storage import cached_arrays, content_key
 
 
 def test_kept_arrays_come_back_as_they_were(tmp_path):

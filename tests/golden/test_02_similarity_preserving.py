@@ -135,7 +135,9 @@ def test_pairs_of_layers_are_summed(values, agrees, case, term):
     layers = tuple((name, name) for name in names)
     objective = DistillationObjective(**{"ce": 0, term: 1, f"{term}_layers": layers})
     logits = torch.zeros(len(students[0]), 2)
-    seen = (ModelOutputs(logits, dict(zip(names, side, strict=True))) for side in (students, teachers))
+    seen = (
+        ModelOutputs(logits, dict(zip(names, side, strict=True))) for side in (students, teachers)
+    )
     total = values[f"{case}_{term}_sum"]
     agrees(lambda: objective(*seen, logits.argmax(1))[0], total, **near(students[0]))
 
@@ -254,7 +256,10 @@ def test_optimiser_steps(values, agrees, case):
         for step in range(len(expected)):
             x, y, features, logits = batches[step % len(batches)]
             seen = student[:-1](x)
-            both = ModelOutputs(student[-1](seen), {"end": seen}), ModelOutputs(logits, {"end": features})
+            both = (
+                ModelOutputs(student[-1](seen), {"end": seen}),
+                ModelOutputs(logits, {"end": features}),
+            )
             total, (_, terms) = objective(*both, y)[0], even(*both, y)
             optimizer.zero_grad()
             total.backward()

@@ -13,13 +13,11 @@ import torch
 from torch import nn
 
 from smallnets import measure
+from smallnets.data import blend
 from smallnets.distill.fidelity import (
     LOSSES,
     FidelityMeter,
     annealed,
-    blend,
-    calibration_bins,
-    cka,
     distillation_loss,
     divergence,
     ensemble_log_probs,
@@ -36,7 +34,9 @@ from smallnets.distill.fidelity import (
     soft_cross_entropy,
     tempered,
 )
+from smallnets.measure import cka
 from smallnets.models import named
+from smallnets.studies.fidelity.experiments import calibration_bins
 from smallnets.training import TrainSettings, learning_rate, new_optimizer
 
 OUR_NAME = {

@@ -14,17 +14,17 @@ from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.distill.matching import (
     agreement,
-    coefficient,
-    cut,
+    crop_and_resize,
     ensemble_distance,
+    ensemble_log_probs,
     entropy,
     evaluation_view,
-    sample_inception_boxes,
     kl_distance,
     logit_distance,
-    ensemble_log_probs,
     mix,
+    mixing_share,
     resize_area,
+    sample_inception_boxes,
 )
 from smallnets.models import bit_resnet, load_published
 from smallnets.models.bit import standardised
@@ -198,7 +198,7 @@ def test_reversing_the_batch_is_another_mixture(values, group):
 @pytest.mark.cases(r"(?P<group>[\w.]+)/p")
 def test_shares_are_drawn_from_a_folded_beta_distribution(values, group):
     alpha = float(values[f"{group}/p"])
-    ours = coefficient(alpha, 5000, generator(), per_image=True)
+    ours = mixing_share(alpha, 5000, generator(), per_image=True)
     assert 0.5 <= values[f"{group}/a"] <= 1
     assert ours.min() >= 0.5
     assert ours.max() <= 1
@@ -397,7 +397,7 @@ def grey_levels_apart(ours, published):
 def test_training_crops_are_resized_without_antialiasing(values, group):
     image, expected = nchw(values[f"{group}/image"][None]), values[f"{group}/resize_bilinear"]
     whole = torch.tensor([0, 0, *image.shape[2:]])
-    assert grey_levels_apart(cut(image, whole, len(expected)), expected) <= 1
+    assert grey_levels_apart(crop_and_resize(image, whole, len(expected)), expected) <= 1
 
 
 @pytest.mark.sample

@@ -13,9 +13,9 @@ from smallnets.measure import accuracy, negative_log_likelihood
 from smallnets.search.lana import (
     SCORES,
     ImpossibleError,
-    ReplaceableLayers,
     Pool,
     Programme,
+    ReplaceableLayers,
     Shape,
     feature_loss,
     operation,

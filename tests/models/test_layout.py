@@ -17,7 +17,7 @@ from smallnets.data import Augmentation, Dataset
 from smallnets.distill.matching import Matching, match
 from smallnets.models import cifar_resnet, convnet, memory_format, sound
 from smallnets.models.layout import narrow_strided, without_avx512
-from smallnets.prune.importance import full_masks, channel_groups, remove
+from smallnets.prune.importance import channel_groups, full_masks, remove
 from smallnets.prune.importance.derivatives import parameter_gradients
 from smallnets.quantize.layered import to_layered, train_once
 from smallnets.training import TrainSettings, fit, seeded

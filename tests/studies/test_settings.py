@@ -4,30 +4,33 @@ from dataclasses import replace
 
 import pytest
 
-from smallnets.distill import fidelity, matching, similarity
+from smallnets.distill import matching
+from smallnets.studies import fidelity as study
+from smallnets.studies import matching as study
+from smallnets.studies import similarity as study
 
 
 @pytest.mark.parametrize(
     ("presets", "changes", "message"),
     [
-        (similarity.PRESETS, {"seeds": 0}, "seeds must be at least 1; got 0"),
-        (similarity.PRESETS, {"gammas": ()}, "gammas must hold at least one number; got none"),
+        (study.PRESETS, {"seeds": 0}, "seeds must be at least 1; got 0"),
+        (study.PRESETS, {"gammas": ()}, "gammas must hold at least one number; got none"),
         (
-            similarity.PRESETS,
+            study.PRESETS,
             {"betas": (1, -1)},
             "every one of betas must be greater than 0; got -1",
         ),
-        (similarity.PRESETS, {"alpha": 2}, "alpha must be between 0 and 1; got 2"),
-        (fidelity.PRESETS, {"members": (0,)}, "every one of members must be at least 1; got 0"),
-        (fidelity.PRESETS, {"lams": (2.0,)}, "every one of lams must be between 0 and 1; got 2.0"),
-        (fidelity.PRESETS, {"share": -0.1}, "share must be between 0 and 1; got -0.1"),
-        (matching.PRESETS, {"lengths": ()}, "lengths must hold at least one number; got none"),
+        (study.PRESETS, {"alpha": 2}, "alpha must be between 0 and 1; got 2"),
+        (study.PRESETS, {"members": (0,)}, "every one of members must be at least 1; got 0"),
+        (study.PRESETS, {"lams": (2.0,)}, "every one of lams must be between 0 and 1; got 2.0"),
+        (study.PRESETS, {"share": -0.1}, "share must be between 0 and 1; got -0.1"),
+        (study.PRESETS, {"lengths": ()}, "lengths must hold at least one number; got none"),
         (
-            matching.PRESETS,
+            study.PRESETS,
             {"rates": (float("inf"),)},
             "every one of rates must be finite; got inf",
         ),
-        (matching.PRESETS, {"warmup": 1.5}, "warmup must be between 0 and 1; got 1.5"),
+        (study.PRESETS, {"warmup": 1.5}, "warmup must be between 0 and 1; got 1.5"),
     ],
 )
 def test_sizes_out_of_range_are_named(presets, changes, message):
@@ -37,11 +40,11 @@ def test_sizes_out_of_range_are_named(presets, changes, message):
 
 
 def test_a_lesson_is_checked():
-    ask = matching.PRESETS["small"].matching
+    ask = study.PRESETS["small"].matching
     with pytest.raises(ValueError, match=r"optimizer must be one of sgd, .*; got 'sgdd'"):
-        matching.StudentConfig(ask, 1, optimizer="sgdd")
+        study.StudentConfig(ask, 1, optimizer="sgdd")
     with pytest.raises(ValueError, match="lr must be greater than 0; got -1"):
-        matching.StudentConfig(ask, 1, lr=-1)
+        study.StudentConfig(ask, 1, lr=-1)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def test_a_training_that_broke_off_goes_on_bit_for_bit(
     with pytest.raises(InterruptionError):
         fit(new_model(), tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path)
     resumed = new_model()
-    assert fit(resumed, tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path) == history
+    assert (
+        fit(resumed, tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path)
+        == history
+    )
     assert digest(resumed) == digest(expected)
     assert Interruptible.calls == 15 + 2 * 6  # two epochs were kept, two were left to do
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import torch
 
-from smallnets.training import for_seeds, seeded, run_parallel, with_seeds
+from smallnets.studies.study import with_seeds
+from smallnets.training import for_seeds, run_parallel, seeded
 from smallnets.training.workers import threads
 
 

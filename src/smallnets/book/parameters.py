@@ -52,6 +52,6 @@ class Parameters:
         return Path(self.output_dir)
 
     @property
-    def kept(self) -> Path:
+    def cache_dir(self) -> Path:
         """Where finished trainings are kept, for every chapter and run."""
         return cache_directory() / "trainings"

@@ -35,10 +35,10 @@ def named(
 
     Args:
         name: "convnet-WIDTH" (three stages, a first convolution of stride 2), "mobile-WIDTH"
-            (inverted residuals), "resnet-DEPTH" (CIFAR ResNet of 16 channels) or "resnet-DEPTH-WIDTH"
-            (of others), "preresnet-DEPTH" (pre-activation ResNet), "wrn-DEPTH-WIDTH" (Wide ResNet), "bit-DEPTH-WIDTH" (BiT ResNet), "lenet-5",
-            "vgg-16", "mobilenet-2" or "mobilenet-3" (the latter with GroupNorm, as in function
-            matching).
+            (inverted residuals), "resnet-DEPTH" (CIFAR ResNet of 16 channels) or
+            "resnet-DEPTH-WIDTH" (of others), "preresnet-DEPTH" (pre-activation ResNet),
+            "wrn-DEPTH-WIDTH" (Wide ResNet), "bit-DEPTH-WIDTH" (BiT ResNet), "lenet-5", "vgg-16",
+            "mobilenet-2" or "mobilenet-3" (the latter with GroupNorm, as in function matching).
         num_classes: length of the logits.
         in_channels: channels of the images.
         norm: of a convnet ("batch", "layer", "group", ...) or preresnet ("batch", "layer").

@@ -6,9 +6,9 @@
 Experiments choose nothing by test images: `Dataset.held_out` sets training images aside for that.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from smallnets import checks
 from smallnets.data import Dataset, load
@@ -16,7 +16,8 @@ from smallnets.data.resolution import at_resolution
 from smallnets.training import TrainSettings, run_parallel
 
 Measures = dict[str, dict[str, float]]
-Grid = dict[Hashable, list[Any]]
+Condition = TypeVar("Condition", bound=Hashable)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,7 @@ def _here(training: TrainSettings, dataset: Dataset, options: Options) -> TrainS
 
 
 def with_seeds(settings: Settings, seeds: int | None) -> Settings:
-    """Settings with `seeds` repetitions, and no more of the other experiments. None changes nothing.
+    """Settings with `seeds` repetitions, and no more of other experiments; None changes nothing.
 
     Raises:
         ValueError: fewer than one.
@@ -186,19 +187,13 @@ def enough_images(dataset: Dataset, needed: int, purpose: str = "") -> None:
     checks.at_least(f"number of training images{purpose}", len(dataset.y_train), needed)
 
 
-class Experiment(Protocol):
-    """A function of a seed and of whatever its cell of the grid says."""
-
-    def __call__(self, *, seed: int, **arguments: Any) -> Any: ...
-
-
 def run_grid(
-    experiment: Experiment,
-    cells: Mapping[tuple[Hashable, int], Mapping[str, Any]],
+    experiment: Callable[..., Result],
+    cells: Mapping[tuple[Condition, int], Mapping[str, Any]],
     *,
     description: str,
     **common: Any,
-) -> Grid:
+) -> dict[Condition, list[Result]]:
     """Run one experiment under many conditions and seeds, side by side.
 
     Args:
@@ -213,15 +208,15 @@ def run_grid(
     """
     jobs = [{**common, **arguments, "seed": seed} for (_, seed), arguments in cells.items()]
     results = run_parallel(experiment, jobs, description=description)
-    grid: Grid = {}
+    grid: dict[Condition, list[Result]] = {}
     for (condition, _), result in zip(cells, results, strict=True):
         grid.setdefault(condition, []).append(result)
     return grid
 
 
 def every(
-    conditions: Mapping[Any, Mapping[str, Any]], seeds: int | Mapping[Any, int]
-) -> dict[tuple[Hashable, int], Mapping[str, Any]]:
+    conditions: Mapping[Condition, Mapping[str, Any]], seeds: int | Mapping[Condition, int]
+) -> dict[tuple[Condition, int], Mapping[str, Any]]:
     """Cells of a grid: every condition with every seed, of which each may have another number."""
     return {
         (condition, seed): arguments
@@ -230,7 +225,7 @@ def every(
     }
 
 
-def by_seed(grid: Mapping[Any, Sequence[Any]]) -> list[dict[Any, Any]]:
+def by_seed(grid: Mapping[Condition, Sequence[Result]]) -> list[dict[Condition, Result]]:
     """A grid turned over: one dictionary a seed, condition -> result."""
     seeds = max((len(results) for results in grid.values()), default=0)
     return [

@@ -1,7 +1,7 @@
 """Training: one plain loop, its settings, checkpoints that resume exactly, seeds side by side."""
 
-from smallnets.training.cohort import JointModels, ModelOutputs, observe
 from smallnets.training.fitting import check_apart, check_network
+from smallnets.training.joint import JointModels, ModelOutputs, observe
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.optimizers import Shampoo, new_optimizer
 from smallnets.training.seeds import for_seeds, run_parallel, seeded

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import measure
-from smallnets.training.cohort import ModelOutputs, observe
+from smallnets.training.joint import ModelOutputs, observe
 
 
 def check_network(

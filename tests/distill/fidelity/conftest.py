@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from smallnets.data import load
-from smallnets.distill.fidelity import PRESETS, prepare
+from smallnets.studies.fidelity import PRESETS, prepare
 
 
 @pytest.fixture(scope="session")

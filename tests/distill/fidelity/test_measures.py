@@ -6,14 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallnets import measure
-from smallnets.distill.fidelity import (
-    FidelityMeter,
-    agreement_bounds,
-    brier_score,
-    calibration_bins,
-    cka,
-    overlap,
-)
+from smallnets.distill.fidelity import FidelityMeter, agreement_bounds, brier_score, overlap
+from smallnets.measure import cka
+from smallnets.studies.fidelity.experiments import calibration_bins
 
 
 def doubles(seed, *shape):

@@ -12,12 +12,12 @@ from smallnets.distill.fidelity import (
     Objective,
     Policy,
     Reduced,
-    ensemble_log_probs,
     distill_from_ensemble,
+    ensemble_log_probs,
     member_divergence,
-    new_network,
     soft_cross_entropy,
 )
+from smallnets.studies.fidelity.experiments import build_network
 from smallnets.training.checkpoint import weights_digest
 
 
@@ -26,7 +26,7 @@ def doubles(seed, *shape):
 
 
 def test_an_ensemble_answers_member_by_member_and_reduced_as_one(digits):
-    members = [new_network("convnet-4", digits, seed).eval() for seed in (0, 1, 2)]
+    members = [build_network("convnet-4", digits, seed).eval() for seed in (0, 1, 2)]
     images = digits.normalise(digits.x_test[:5])
     asked = Ensemble(members)(images)
     assert asked.shape == (5, 3, 10)
@@ -61,14 +61,18 @@ def test_rows_that_were_made_up_have_a_temperature_of_their_own_and_no_label():
 
 
 def test_students_of_a_cohort_learn_as_they_would_alone_and_the_teacher_stays(digits, quick):
-    teacher = Ensemble([new_network("convnet-4", digits, 7), new_network("convnet-4", digits, 8)])
+    teacher = Ensemble(
+        [build_network("convnet-4", digits, 7), build_network("convnet-4", digits, 8)]
+    )
     before = weights_digest(teacher.state_dict())
     objectives = {"one": Objective(members=1), "both": Objective(temperature=4.0)}
-    together = {name: new_network("convnet-4", digits, 0) for name in objectives}
+    together = {name: build_network("convnet-4", digits, 0) for name in objectives}
     log = distill_from_ensemble(together, teacher, digits, objectives, quick.training, seed=0)
     assert set(log[0]) == {"loss", "one", "both"}
-    alone = {"both": new_network("convnet-4", digits, 0)}
-    distill_from_ensemble(alone, teacher, digits, {"both": objectives["both"]}, quick.training, seed=0)
+    alone = {"both": build_network("convnet-4", digits, 0)}
+    distill_from_ensemble(
+        alone, teacher, digits, {"both": objectives["both"]}, quick.training, seed=0
+    )
     assert weights_digest(alone["both"].state_dict()) == weights_digest(
         together["both"].state_dict()
     )
@@ -77,9 +81,9 @@ def test_students_of_a_cohort_learn_as_they_would_alone_and_the_teacher_stays(di
 
 
 def test_imitation_brings_the_student_to_its_teacher(digits, quick):
-    teacher = new_network("convnet-4", digits, 7).eval()
+    teacher = build_network("convnet-4", digits, 7).eval()
     training = replace(quick.training, epochs=20, lr=0.05)
-    student = new_network("convnet-4", digits, 0).eval()
+    student = build_network("convnet-4", digits, 0).eval()
     images = digits.normalise(digits.x_test)
 
     def gap():
@@ -88,7 +92,9 @@ def test_imitation_brings_the_student_to_its_teacher(digits, quick):
         )
 
     start = gap()
-    distill_from_ensemble({"s": student}, Ensemble([teacher]), digits, {"s": Objective()}, training, seed=0)
+    distill_from_ensemble(
+        {"s": student}, Ensemble([teacher]), digits, {"s": Objective()}, training, seed=0
+    )
     assert gap() < 0.5 * start
 
 
@@ -96,10 +102,10 @@ def test_labels_of_extra_images_are_not_learnt(digits, quick):
     extra = digits.x_test[:20]
     view = Policy(crop=0, extra=extra, share=0.5)
     training = replace(quick.training, augmentation=view, epochs=1)
-    teacher = Ensemble([new_network("convnet-4", digits, 7)])
+    teacher = Ensemble([build_network("convnet-4", digits, 7)])
     found = []
     for _ in range(2):
-        student = {"s": new_network("convnet-4", digits, 0)}
+        student = {"s": build_network("convnet-4", digits, 0)}
         objectives = {"s": Objective(alpha=0.3)}
         distill_from_ensemble(student, teacher, digits, objectives, training, seed=0)
         found.append(weights_digest(student["s"].state_dict()))
@@ -111,11 +117,13 @@ def other_extras(digits, value):
 
 
 def test_other_extra_images_are_another_training(digits, quick, tmp_path):
-    teacher = Ensemble([new_network("convnet-4", digits, 7)])
+    teacher = Ensemble([build_network("convnet-4", digits, 7)])
     for value in (0, 200, 0):
         training = replace(quick.training, augmentation=other_extras(digits, value), epochs=1)
-        student = {"s": new_network("convnet-4", digits, 0)}
-        distill_from_ensemble(student, teacher, digits, {"s": Objective()}, training, seed=0, cache_dir=tmp_path)
+        student = {"s": build_network("convnet-4", digits, 0)}
+        distill_from_ensemble(
+            student, teacher, digits, {"s": Objective()}, training, seed=0, cache_dir=tmp_path
+        )
     assert len(list(tmp_path.glob("imitation-*.safetensors"))) == 2
 
 
@@ -136,7 +144,7 @@ def test_wrong_objectives_are_named(fields, message):
 
 
 def test_what_does_not_fit_is_refused_before_training(digits, quick):
-    network = new_network("convnet-4", digits, 0)
+    network = build_network("convnet-4", digits, 0)
     teacher = Ensemble([copy.deepcopy(network)])
     five = digits.classes(range(5))
     blended = replace(quick.training, augmentation=Policy(crop=0, mixing=True))
@@ -161,4 +169,4 @@ def test_what_does_not_fit_is_refused_before_training(digits, quick):
     with pytest.raises(ValueError, match="number of members must be at least 1; got 0"):
         Ensemble([])
     with pytest.raises(ValueError, match=r"members must have the same classes; got \[10, 5\]"):
-        Ensemble([network, new_network("convnet-4", five, 0)])(torch.zeros(2, 1, 8, 8))
+        Ensemble([network, build_network("convnet-4", five, 0)])(torch.zeros(2, 1, 8, 8))

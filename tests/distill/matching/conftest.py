@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from smallnets.data import load
-from smallnets.distill.matching import PRESETS, Matching
+from smallnets.distill.matching import Matching
+from smallnets.studies.matching import PRESETS
 from smallnets.training import TrainSettings
 
 

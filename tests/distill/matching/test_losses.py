@@ -9,10 +9,10 @@ from smallnets import measure
 from smallnets.distill.matching import (
     agreement,
     ensemble_distance,
+    ensemble_log_probs,
     entropy,
     kl_distance,
     logit_distance,
-    ensemble_log_probs,
 )
 
 

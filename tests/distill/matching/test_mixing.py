@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from smallnets.distill.matching import coefficient, mix, mixup
+from smallnets.distill.matching import mix, mixing_share, mixup
 
 
 def test_one_share_for_all_tensors(generator):
@@ -21,10 +21,10 @@ def test_a_share_of_one_changes_nothing(generator):
 
 
 def test_shares_are_beta_folded_at_a_half(generator):
-    drawn = torch.stack([coefficient(1.0, 4, generator) for _ in range(1500)]).numpy()
+    drawn = torch.stack([mixing_share(1.0, 4, generator) for _ in range(1500)]).numpy()
     assert drawn.min() >= 0.5
     assert stats.kstest(drawn, stats.uniform(0.5, 0.5).cdf).pvalue > 1e-3
-    each = coefficient(0.5, 5000, generator, per_image=True).numpy()
+    each = mixing_share(0.5, 5000, generator, per_image=True).numpy()
     beta = stats.beta(0.5, 0.5)
     assert stats.kstest(each, lambda a: beta.cdf(a) - beta.cdf(1 - a)).pvalue > 1e-3
 
@@ -43,7 +43,7 @@ def test_a_share_for_every_image(generator):
         (lambda g: mixup(generator=g), "must share one batch .* got batches of nothing"),
         (lambda g: mixup(torch.rand(2), torch.rand(3), generator=g), r"got batches of \[2, 3\]"),
         (lambda g: mixup(torch.rand(0, 3), generator=g), r"not empty; got batches of \[0\]"),
-        (lambda g: coefficient(-1, 2, g), "alpha must be at least 0; got -1"),
+        (lambda g: mixing_share(-1, 2, g), "alpha must be at least 0; got -1"),
         (lambda g: mix(torch.rand(2), 1.5), "share must be between 0 and 1; got 1.5"),
         (lambda g: mix(torch.rand(2), torch.rand(3)), r"share must be one number or 2; got \(3,\)"),
     ],

@@ -10,13 +10,13 @@ from smallnets.distill.classic import kd_loss
 from smallnets.distill.matching import (
     VIEWS,
     FunctionMatching,
-    PrecomputedLogits,
     Matching,
+    PrecomputedLogits,
     ensemble,
-    precomputed_logits,
     label_loss,
     match,
     mix,
+    precomputed_logits,
     unlabelled,
 )
 from smallnets.models import convnet
@@ -239,10 +239,14 @@ def test_a_training_that_broke_off_goes_on_bit_for_bit(
     monkeypatch.setattr(Fragile, "calls", 0)
     monkeypatch.setattr(Fragile, "gives_up_at", 9)  # a check and three steps an epoch
     with pytest.raises(InterruptionError):
-        match(network(0), Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path)
+        match(
+            network(0), Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path
+        )
     assert list(tmp_path.glob("*.running"))
     again = network(0)
-    resumed = match(again, Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path)
+    resumed = match(
+        again, Fragile(), digits, Matching(resolution=8), quick, seed=0, cache_dir=tmp_path
+    )
     assert resumed == history
     assert digest(again) == digest(expected)
 

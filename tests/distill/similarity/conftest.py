@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from smallnets.data import load
-from smallnets.distill.similarity import PRESETS
+from smallnets.studies.similarity import PRESETS
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,8 @@ import torch
 from torchvision.models import get_model
 
 from smallnets.measure import macs, parameters
-from smallnets.prune.importance.arithmetic import (
-    REPORTED,
-    concentrated,
-    counted,
-    even,
-    explain,
-)
-from smallnets.studies.importance.plan import PUBLISHED
+from smallnets.prune.importance import PUBLISHED
+from smallnets.prune.importance.arithmetic import REPORTED, concentrated, counted, even, explain
 from smallnets.prune.importance.surgery import remove
 
 

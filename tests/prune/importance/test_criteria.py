@@ -20,7 +20,7 @@ from smallnets.prune.importance.derivatives import (
 )
 from smallnets.prune.importance.gates import Site, gated, sites_everywhere
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.scores import CRITERIA, gate_free_gradients, scores, divide_by_sites
+from smallnets.prune.importance.scores import CRITERIA, divide_by_sites, gate_free_gradients, scores
 
 
 @pytest.fixture

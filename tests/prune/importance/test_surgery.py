@@ -7,10 +7,11 @@ import torch
 import torchvision
 from torch import nn
 
+from smallnets.data import kept
 from smallnets.measure import macs, parameters
 from smallnets.models import cifar_resnet, convnet
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.pruning import full_masks, kept
+from smallnets.prune.importance.pruning import full_masks
 from smallnets.prune.importance.surgery import costs, masked, masks_keeping, remove
 
 # Of every family of torchvision's classification networks the smallest, side of its images, and

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from smallnets.data import kept
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.pruning import kept
 from smallnets.prune.importance.scores import scores
 from smallnets.prune.importance.surgery import costs, masked, remove
 from smallnets.prune.importance.tracing import dependency_graphs

@@ -13,11 +13,7 @@ from torchvision.models import get_model
 from smallnets.quantize.genie.frozen import export, restore
 from smallnets.quantize.genie.network import BitPolicy, calibrate, quantize
 from smallnets.quantize.genie.quantizers import quantizers_in
-from smallnets.quantize.genie.reconstruct import (
-    ReconstructionSettings,
-    minibatches,
-    reconstruct,
-)
+from smallnets.quantize.genie.reconstruct import ReconstructionSettings, minibatches, reconstruct
 from smallnets.quantize.genie.synthesis import SynthesisSettings, synthesize
 from smallnets.quantize.genie.units import find_units, traced
 
@@ -82,7 +78,7 @@ def test_the_whole_way_on_torchvision_networks(name):
         warnings.simplefilter("ignore")  # untrained statistics, 1x1 maps
         images = synthesize(network, 2, (3, 32, 32), settings=few).images
     result = quantize(network, 4, 4, sample=512, ratios=10)
-    one = ReconstructionSettings(iterations=1, batch_size=2, opening=2)
+    one = ReconstructionSettings(iterations=1, batch_size=2, init_images=2)
     histories = reconstruct(result, images, one)
     assert sum(len(one.layers) for one in histories) == len(result.table)
     again = restore(quantize(network, 4, 4, ratios=1), export(result))

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallnets.quantize.layered import adabits_unit, adabits_weights
-from smallnets.quantize.layered.baselines import (
-    AdaBits,
-)
+from smallnets.quantize.layered.baselines import AdaBits
 
 
 @given(st.floats(0, 1), st.integers(2, 8))

@@ -6,16 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smallnets.losses import entropy
 from smallnets.quantize.layered import (
-    with_gradients,
     check_simplex,
     gram_matrix,
     min_norm,
     multi_width_loss,
     pcgrad,
+    with_gradients,
 )
 from smallnets.quantize.layered.combine import fixed_weights, rule
-from smallnets.quantize.layered.losses import entropy
 
 
 def test_identical_logits_are_already_learned():

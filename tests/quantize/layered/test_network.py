@@ -17,12 +17,12 @@ from smallnets.quantize.layered import (
     SwitchBatchNorm,
     TrainOnce,
     WeightRule,
-    recalibrate,
     to_layered,
     train_once,
     truncated,
 )
 from smallnets.quantize.lsq import lsq, lsq_gradient_factor
+from smallnets.surgery import recalibrate
 from smallnets.training import Batch, fit
 
 LABELS = torch.arange(12) % 4

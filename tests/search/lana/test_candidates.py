@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from smallnets.search.lana import (
-    ReplaceableLayers,
     LayerwiseDistillation,
     Pool,
+    ReplaceableLayers,
     build_pool,
     distil_candidates,
     feature_loss,

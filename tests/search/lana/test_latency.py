@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import LatencyTable, Timing, interleaved_latency, measure_table
+from smallnets.search.lana import LatencyTable, interleaved_latency, measure_table
+from smallnets.studies.lana.experiments import Timing
 
 
 class Sleeper(nn.Module):

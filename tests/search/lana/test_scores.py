@@ -3,8 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import ReplaceableLayers, Pool, predicted_loss, rank_agreement, score_pool
-from smallnets.search.lana.tuning import judged
+from smallnets.search.lana import (
+    Pool,
+    ReplaceableLayers,
+    predicted_loss,
+    rank_agreement,
+    score_pool,
+)
+from smallnets.search.lana.tuning import evaluate_network
 from smallnets.training import seeded
 
 

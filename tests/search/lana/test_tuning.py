@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import FineTuning, fine_tune, evaluate_network, recalibrated, tuning_loss
+from smallnets.search.lana import FineTuning, evaluate_network, fine_tune, recalibrated, tuning_loss
 
 
 def test_alpha_mixes_the_two():
@@ -69,7 +69,10 @@ def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, poo
     torch.testing.assert_close(changed.norm.running_mean, seen[0].mean(dim=(0, 2, 3)))
     assert all(m.momentum == 0.1 for m in changed.modules() if isinstance(m, nn.BatchNorm2d))
     assert not changed.training
-    found, expected = evaluate_network(student, x, y, recalibrate=True), evaluate_network(changed, x, y)
+    found, expected = (
+        evaluate_network(student, x, y, recalibrate=True),
+        evaluate_network(changed, x, y),
+    )
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
     assert found["loss"] != evaluate_network(student, x, y)["loss"]
     with pytest.raises(ValueError, match="number of inputs must be at least 1; got 0"):

@@ -7,7 +7,8 @@ import torch
 
 from smallnets import measure
 from smallnets.data import Augmentation
-from smallnets.distill.fidelity import (
+from smallnets.distill.fidelity import distillation_gap
+from smallnets.studies.fidelity import (
     EXPERIMENTS,
     PRESETS,
     StudentEvaluator,
@@ -16,11 +17,8 @@ from smallnets.distill.fidelity import (
     ensembles,
     experiment,
     growing,
-    distillation_gap,
-    train_from_starts,
     landscapes,
     near_teacher,
-    new_network,
     optimisers,
     other_networks,
     prepare,
@@ -31,10 +29,11 @@ from smallnets.distill.fidelity import (
     search,
     seen_images,
     targets,
+    train_from_starts,
     with_control,
 )
+from smallnets.studies.fidelity.experiments import build_network, of_equal_length
 from smallnets.studies.fidelity.students import teacher_seed
-from smallnets.studies.fidelity.experiments import of_equal_length
 
 JUDGED = {
     "agreement", "kl", "accuracy", "nll", "brier", "teacher accuracy", "ece", "train agreement",
@@ -100,7 +99,7 @@ def test_no_student_starts_at_a_teachers_first_weights():
 
 
 def test_a_teacher_agrees_with_itself_entirely(digits, quick):
-    teacher = new_network("convnet-4", digits, 0)
+    teacher = build_network("convnet-4", digits, 0)
     found = StudentEvaluator(teacher, digits, quick.training)(teacher)
     assert set(found) == JUDGED
     assert found["agreement"] == found["train agreement"] == 1
@@ -192,7 +191,7 @@ def test_the_loss_is_lowest_at_the_teacher(digits, quick, kept):
     positions, losses = found.path
     assert losses[-1] == pytest.approx(0, abs=1e-5)
     assert losses[0] > losses[-1]
-    teacher = new_network("convnet-4", digits, 0)
+    teacher = build_network("convnet-4", digits, 0)
     gap = distillation_gap(teacher, digits.normalise(digits.x_train[:32]), 1.0)
     assert gap(teacher).item() == pytest.approx(0, abs=1e-6)
     assert len(positions) == 3

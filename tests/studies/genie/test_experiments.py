@@ -6,49 +6,50 @@ import pytest
 import torch
 
 from smallnets.quantize import genie as gn
+from smallnets.studies import genie as study
 
 TINY = {"train": 96, "seeds": 2, "epochs": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def prepared():
-    return gn.prepare("glyphs10", "smoke", **TINY)
+    return study.prepare("glyphs10", "smoke", **TINY)
 
 
 def test_one_network_through_every_experiment(prepared, tmp_path):
     data, settings = prepared
     common = {"dataset": data, "settings": settings, "seed": 0, "cache_dir": tmp_path}
-    network = gn.trained(**common)
+    network = study.train_teacher(**common)
     assert not network.training
-    made = {name: gn.imagine(**common, source=name).images for name in gn.SOURCES}
-    made["real"] = gn.calibration_images(data, settings)
+    made = {name: study.synthesize_images(**common, source=name).images for name in study.SOURCES}
+    made["real"] = study.calibration_images(data, settings)
     assert {tuple(one.shape) for one in made.values()} == {(16, 3, 16, 16)}
-    again = gn.imagine(**common, source="GENIE-D")
+    again = study.synthesize_images(**common, source="GENIE-D")
     assert torch.equal(again.images, made["GENIE-D"])
-    seen = gn.portrait(network, made["real"])
+    seen = study.describe_images(network, made["real"])
     assert set(seen) == {"loss", "roughness", "corner", "diversity", "classes"}
     assert 1 <= seen["classes"] <= data.num_classes
-    assert gn.diversity(network, made["real"][:1].repeat(4, 1, 1, 1)) == 0
+    assert study.diversity(network, made["real"][:1].repeat(4, 1, 1, 1)) == 0
     half = (made["real"] + made["real"].mean(0)) / 2
-    assert gn.diversity(network, half) < 0.8 * gn.diversity(network, made["real"])
-    for case in (gn.Case(2, 4), gn.Case(4, 4, "real", "nearest"), gn.Case(2, 4, count=8)):
-        found = gn.assess(**common, case=case, images=made[case.source])
+    assert study.diversity(network, half) < 0.8 * study.diversity(network, made["real"])
+    for case in (study.Case(2, 4), study.Case(4, 4, "real", "nearest"), study.Case(2, 4, count=8)):
+        found = study.assess(**common, case=case, images=made[case.source])
         assert 0 <= found["accuracy"] <= 1
         assert found["error"] > 0
         assert found["KL"] >= 0
-    fine = gn.assess(**common, case=gn.Case(8, 8, "real", "nearest"), images=made["real"])
+    fine = study.assess(**common, case=study.Case(8, 8, "real", "nearest"), images=made["real"])
     assert fine["error"] < found["error"] / 10
-    assert gn.assess(**common, case=case, images=made[case.source]) == found  # kept, seconds too
+    assert study.assess(**common, case=case, images=made[case.source]) == found  # kept, seconds too
 
 
 def test_watching_one_network_learn(prepared, tmp_path):
     data, settings = prepared
-    network = gn.trained(data, settings, 0, tmp_path)
+    network = study.train_teacher(data, settings, 0, tmp_path)
     how = replace(settings.reconstruction, iterations=40, lr_bit=0.1)
-    seen = gn.watch(
+    seen = study.trace_learning(
         network,
-        gn.Case(2, 4, "real"),
-        gn.calibration_images(data, settings),
+        study.Case(2, 4, "real"),
+        study.calibration_images(data, settings),
         replace(settings, reconstruction=how),
     )
     assert seen.bits_before.shape == seen.bits_after.shape
@@ -61,10 +62,10 @@ def test_watching_one_network_learn(prepared, tmp_path):
 
 def test_cases_and_their_results(prepared):
     data, settings = prepared
-    cases = gn.cases(settings)
+    cases = study.cases(settings)
     assert len(cases) == len(set(cases))
-    assert gn.Case(*settings.main) in cases
-    images = [dict.fromkeys(("real", *gn.SOURCES), torch.zeros(1))] * settings.seeds
+    assert study.Case(*settings.main) in cases
+    images = [dict.fromkeys(("real", *study.SOURCES), torch.zeros(1))] * settings.seeds
     names, arguments = gn.jobs(data, settings, images)
     assert len(names) == len(arguments) == settings.seeds * len(cases)
     found = gn.by_case(names, [{"accuracy": float(seed)} for seed, _ in names])
@@ -73,11 +74,13 @@ def test_cases_and_their_results(prepared):
 
 def test_presets_and_requests(prepared):
     data, settings = prepared
-    assert set(gn.PRESETS) == {"smoke", "small", "paper"}
-    assert gn.PRESETS["paper"].synthesis == gn.SynthesisSettings()
-    assert gn.PRESETS["paper"].reconstruction == gn.ReconstructionSettings()
+    assert set(study.PRESETS) == {"smoke", "small", "paper"}
+    assert study.PRESETS["paper"].synthesis == gn.SynthesisSettings()
+    assert study.PRESETS["paper"].reconstruction == gn.ReconstructionSettings()
     assert settings.seeds == 2
-    _, asked = gn.prepare("glyphs10", "smoke", **TINY, images=12, synthesis_steps=2, unit_steps=5)
+    _, asked = study.prepare(
+        "glyphs10", "smoke", **TINY, images=12, synthesis_steps=2, unit_steps=5
+    )
     assert (asked.images, asked.synthesis.batch_size) == (12, 12)
     assert (asked.synthesis.iterations, asked.reconstruction.iterations) == (2, 5)
     assert data.size == (16, 16)
@@ -97,10 +100,10 @@ def test_presets_and_requests(prepared):
 def test_requests_are_checked(changes, message):
     arguments = {"name": "glyphs10", "scale": "smoke", **TINY, **changes}
     with pytest.raises(ValueError, match=message):
-        gn.prepare(**arguments)
+        study.prepare(**arguments)
 
 
 def test_unknown_networks_are_refused(prepared):
     data, settings = prepared
     with pytest.raises(ValueError, match=r"network must be resnet-DEPTH-WIDTH .*got 'vit'"):
-        gn.trained(data, replace(settings, network="vit"), 0)
+        study.train_teacher(data, replace(settings, network="vit"), 0)

@@ -3,26 +3,27 @@ from dataclasses import replace
 import pytest
 import torch
 
-from smallnets.data import load
+from smallnets.data import kept, load
 from smallnets.prune import importance as ie
+from smallnets.studies import importance as study
 from smallnets.training import fit
 
 
 @pytest.fixture(scope="module")
 def small():
-    dataset, settings = ie.prepare("digits", "smoke", device="cpu", precision="32-true")
+    dataset, settings = study.prepare("digits", "smoke", device="cpu", precision="32-true")
     return dataset, settings
 
 
 @pytest.fixture(scope="module")
 def examined(small):
     dataset, settings = small
-    return ie.examine(dataset, settings, 0)
+    return study.evaluate_criteria(dataset, settings, 0)
 
 
 def test_halves_in_two_processes_make_the_same_whole(examined, small):
     dataset, settings = small
-    (again,) = ie.evaluate_criteria_each([{"dataset": dataset, "settings": settings, "seed": 0}])
+    (again,) = study.evaluate_criteria_each([{"dataset": dataset, "settings": settings, "seed": 0}])
     assert again.cut == examined.cut
     assert again.growing == examined.growing
     assert all(
@@ -31,7 +32,7 @@ def test_halves_in_two_processes_make_the_same_whole(examined, small):
 
 
 def test_images_are_averaged_down(small):
-    dataset, _ = ie.prepare("glyphs10", "smoke", train=64, resolution=8)
+    dataset, _ = study.prepare("glyphs10", "smoke", train=64, resolution=8)
     whole = load("glyphs10", train=64)
     mean = whole.x_train[:, :, :4, :4].float().mean((2, 3)).round()
     assert torch.equal(dataset.x_train[:, :, 0, 0].float(), mean)
@@ -39,10 +40,10 @@ def test_images_are_averaged_down(small):
 
 def test_every_criterion_is_examined(examined, small):
     _, settings = small
-    assert set(examined.scores) == {"oracle", *ie.ESTIMATES}
+    assert set(examined.scores) == {"oracle", *study.ESTIMATES}
     assert set(examined.cut) == set(examined.scores)
     assert all(len(one) == len(settings.levels) for one in examined.cut.values())
-    assert set(examined.agreement) == {*ie.ESTIMATES, "Taylor output"}
+    assert set(examined.agreement) == {*study.ESTIMATES, "Taylor output"}
     assert examined.agreement["Taylor SO"]["Spearman"] > examined.agreement["random"]["Spearman"]
     assert set(examined.repeated) == set(settings.tuned)
     assert len(examined.inner) == 3
@@ -52,24 +53,24 @@ def test_every_criterion_is_examined(examined, small):
 
 def test_examining_leaves_the_network_as_it_was(small, tmp_path):
     dataset, settings = small
-    network = ie.trained(dataset, settings, 0, tmp_path)
+    network = study.train_whole(dataset, settings, 0, tmp_path)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    ie.examine(dataset, settings, 0, tmp_path)
-    again = ie.trained(dataset, settings, 0, tmp_path)
+    study.evaluate_criteria(dataset, settings, 0, tmp_path)
+    again = study.train_whole(dataset, settings, 0, tmp_path)
     assert all(torch.equal(before[name], value) for name, value in again.state_dict().items())
 
 
 def test_a_share_is_reached_with_as_few_removals_as_it_takes(small, examined):
     dataset, settings = small
-    network = ie.trained(dataset, settings, 0)
-    groups, prices, _ = ie.anatomy(network, dataset)
+    network = study.train_whole(dataset, settings, 0)
+    groups, prices, _ = study.groups_and_costs(network, dataset)
     for share in (0.9, 0.5, 0.2):
         masks = ie.masks_at_macs(examined.scores["Taylor FO"], prices, share)
-        assert prices.macs(ie.kept(masks)) <= share * prices.macs()
+        assert prices.macs(kept(masks)) <= share * prices.macs()
         gone = sum(int((mask == 0).sum()) for mask in masks.values())
         open_ = ie.full_masks(groups)
         fewer, _ = ie.select(examined.scores["Taylor FO"], open_, gone - 1)
-        assert prices.macs(ie.kept(fewer)) > share * prices.macs()
+        assert prices.macs(kept(fewer)) > share * prices.macs()
     safe = ie.masks_at_macs(examined.scores["Taylor FO"], prices, 0.5, least=0.25)
     assert all(mask.mean() >= 0.25 for mask in safe.values())
 
@@ -77,7 +78,7 @@ def test_a_share_is_reached_with_as_few_removals_as_it_takes(small, examined):
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_shares_are_checked(small, examined, share):
     dataset, settings = small
-    _, prices, _ = ie.anatomy(ie.new_network(settings, dataset, 0), dataset)
+    _, prices, _ = study.groups_and_costs(study.build_network(settings, dataset, 0), dataset)
     with pytest.raises(ValueError, match="share must be"):
         ie.masks_at_macs(examined.scores["random"], prices, share)
     with pytest.raises(ValueError, match=r"share must be at least 0\.\d+ of this network"):
@@ -86,9 +87,9 @@ def test_shares_are_checked(small, examined, share):
 
 def test_rounds_close_more_and_more_gates_and_look_again(small, examined):
     dataset, settings = small
-    network = ie.trained(dataset, settings, 0)
-    groups, prices, _ = ie.anatomy(network, dataset)
-    batches = ie.scoring_batches(dataset, settings)
+    network = study.train_whole(dataset, settings, 0)
+    groups, prices, _ = study.groups_and_costs(network, dataset)
+    batches = study.scoring_batches(dataset, settings)
     once = ie.iterative_masks(network, groups, batches, prices, 0.5, rounds=1)
     assert all(
         torch.equal(a, b)
@@ -99,7 +100,7 @@ def test_rounds_close_more_and_more_gates_and_look_again(small, examined):
         )
     )
     often = ie.iterative_masks(network, groups, batches, prices, 0.5, rounds=4)
-    assert prices.macs(ie.kept(often)) <= 0.5 * prices.macs()
+    assert prices.macs(kept(often)) <= 0.5 * prices.macs()
     assert any(not torch.equal(once[name], often[name]) for name in once)
     with pytest.raises(ValueError, match="rounds must be at least 1; got 0"):
         ie.iterative_masks(network, groups, batches, prices, 0.5, rounds=0)
@@ -109,19 +110,19 @@ def test_tuned_networks_have_the_share_that_was_asked_for(small, examined, tmp_p
     dataset, settings = small
     common = {"dataset": dataset, "settings": settings, "seed": 0, "cache_dir": tmp_path}
     for ranking in (examined.scores["Taylor FO"], None):
-        first = ie.tuned(share=0.6, ranking=ranking, **common)
+        first = study.prune_and_tune(share=0.6, ranking=ranking, **common)
         assert 0.3 < first["macs"] <= 0.6
         assert 0 < first["parameters"] < 1
         files = set(tmp_path.iterdir())
-        assert ie.tuned(share=0.6, ranking=ranking, **common) == first
+        assert study.prune_and_tune(share=0.6, ranking=ranking, **common) == first
         assert set(tmp_path.iterdir()) == files  # nothing was trained twice
 
 
 @pytest.mark.parametrize("criterion", ["Taylor FO", "magnitude", "random"])
 def test_pruning_while_training(small, criterion):
     dataset, settings = small
-    network = ie.new_network(settings, dataset, 0)
-    groups, _, example = ie.anatomy(network, dataset)
+    network = study.build_network(settings, dataset, 0)
+    groups, _, example = study.groups_and_costs(network, dataset)
     schedule = ie.Schedule(every=2, remove=2, prunings=3, momentum=0.5)
     model = ie.Prunable(network, groups, schedule)
     steps = replace(settings.tuning, epochs=2)
@@ -134,11 +135,11 @@ def test_pruning_while_training(small, criterion):
 
 def test_scores_while_training_are_those_of_the_gates(small):
     dataset, settings = small
-    network = ie.new_network(settings, dataset, 0)
-    groups, _, _ = ie.anatomy(network, dataset)
+    network = study.build_network(settings, dataset, 0)
+    groups, _, _ = study.groups_and_costs(network, dataset)
     model = ie.Prunable(network, groups, ie.Schedule(every=100))
     model.train()
-    (batch, *_) = ie.scoring_batches(dataset, settings)
+    (batch, *_) = study.scoring_batches(dataset, settings)
     expected = ie.scores(network, groups, [batch])["Taylor FO"]
     from smallnets.training import Batch
 
@@ -155,8 +156,8 @@ def test_a_pruning_that_was_killed_goes_on_where_it_was(small, tmp_path, monkeyp
     steps = replace(settings.tuning, epochs=3)
 
     def model():
-        network = ie.new_network(settings, dataset, 0)
-        groups, _, _ = ie.anatomy(network, dataset)
+        network = study.build_network(settings, dataset, 0)
+        groups, _, _ = study.groups_and_costs(network, dataset)
         return ie.Prunable(network, groups, ie.Schedule(every=3, remove=1, prunings=5))
 
     def until(last):
@@ -186,11 +187,11 @@ def test_a_pruning_that_was_killed_goes_on_where_it_was(small, tmp_path, monkeyp
 
 def test_one_gate_bends_the_loss_as_its_derivatives_say(small):
     dataset, settings = small
-    network = ie.trained(dataset, settings, 0)
-    groups, _, _ = ie.anatomy(network, dataset)
-    batch = ie.scoring_batches(dataset, settings)[0]
+    network = study.train_whole(dataset, settings, 0)
+    groups, _, _ = study.groups_and_costs(network, dataset)
+    batch = study.scoring_batches(dataset, settings)[0]
     values = torch.tensor([0.0, 0.98, 1.0])
-    curve, tangent, parabola = ie.loss_along_gate(
+    curve, tangent, parabola = study.loss_along_gate(
         network, groups, batch, "stage1.0.conv1", 1, values
     )
     assert curve[2] == tangent[2] == parabola[2]
@@ -203,20 +204,20 @@ def test_one_gate_bends_the_loss_as_its_derivatives_say(small):
 
 def test_jobs_cover_every_way_share_and_seed(small, examined):
     dataset, settings = small
-    groups, prices, _ = ie.anatomy(ie.new_network(settings, dataset, 0), dataset)
+    groups, prices, _ = study.groups_and_costs(study.build_network(settings, dataset, 0), dataset)
     names, jobs = ie.tuning_jobs(dataset, settings, [examined] * 2, groups)
-    assert len(names) == len(jobs) == 2 * (1 + len(settings.tuned) * (len(ie.TUNED) + 1))
+    assert len(names) == len(jobs) == 2 * (1 + len(settings.tuned) * (len(study.TUNED) + 1))
     results = [{"accuracy": float(i)} for i in range(len(jobs))]
-    table = ie.by_share(names, results, settings.tuned[0])
-    assert set(table) == {*ie.TUNED, "iterative"}
+    table = study.by_share(names, results, settings.tuned[0])
+    assert set(table) == {*study.TUNED, "iterative"}
     assert all(len(values) == 2 for values in table.values())
-    kept = ie.widths(examined, groups, prices, settings, "Taylor FO", 0.5)
+    kept = study.widths(examined, groups, prices, settings, "Taylor FO", 0.5)
     assert set(kept) == set(groups)
     assert 0.25 <= min(kept.values()) < 1
 
 
 def test_settings_take_what_was_asked_for():
-    dataset, settings = ie.prepare(
+    dataset, settings = study.prepare(
         "glyphs10",
         "smoke",
         seeds=3,
@@ -229,7 +230,7 @@ def test_settings_take_what_was_asked_for():
     assert dataset.size == (12, 12)
     assert (settings.seeds, settings.train, settings.training.epochs) == (3, 128, 5)
     assert settings.training.augmentation.flip
-    network = ie.new_network(settings, dataset, 0)
+    network = study.build_network(settings, dataset, 0)
     assert type(network).__name__ == "ResNet"
 
 
@@ -245,13 +246,13 @@ def test_settings_take_what_was_asked_for():
 )
 def test_bad_settings_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        ie.prepare(**{"name": "glyphs10", "scale": "smoke", **arguments})
+        study.prepare(**{"name": "glyphs10", "scale": "smoke", **arguments})
     assert "\n" not in str(error.value)
 
 
 def test_unknown_networks_and_criteria_are_refused(small):
     dataset, settings = small
     with pytest.raises(ValueError, match=r"network must be resnet-DEPTH-WIDTH or .*; got 'net'"):
-        ie.new_network(replace(settings, network="net"), dataset, 0)
+        study.build_network(replace(settings, network="net"), dataset, 0)
     with pytest.raises(ValueError, match="criterion must be one of Taylor FO"):
         ie.PruneWhileTraining("oracle")

@@ -7,23 +7,23 @@ import pytest
 import torch
 
 from smallnets.data import load
-from smallnets.search.lana import Timing
-from smallnets.studies.lana.networks import layered_network, new_network, read_weights
-from smallnets.studies.lana.plan import PRESETS, prepare, stored_table
 from smallnets.search.lana.pool import Pool
 from smallnets.studies.lana.experiments import (
     SHARES,
+    Timing,
     budgets,
-    checked_latency,
-    chosen_table,
-    families,
-    searched,
+    check_latency,
+    choose_table,
+    search,
+    train_and_evaluate,
     train_network,
     train_pool,
     train_pools,
     tune_all,
     tuning_plans,
 )
+from smallnets.studies.lana.networks import build_network, layered_network, read_weights
+from smallnets.studies.lana.plan import PRESETS, prepare, stored_table
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def prepared():
 def table(prepared):
     """Latencies in the order of their cost, the same in every run."""
     dataset, settings = prepared
-    measured, _ = checked_latency(dataset, replace(settings, rounds=1), {})
+    measured, _ = check_latency(dataset, replace(settings, rounds=1), {})
     entries = {
         key: Timing(*[1.0 if key.startswith(("teacher", "fixed")) else 0.3] * 3)
         for key in measured.entries
@@ -51,7 +51,7 @@ def table(prepared):
 @pytest.fixture(scope="module")
 def found(prepared, table, tmp_path_factory):
     keep = tmp_path_factory.mktemp("kept")
-    return searched(*prepared, 0, table, cache_dir), keep
+    return search(*prepared, 0, table, cache_dir), keep
 
 
 def test_budgets_are_shares_and_siblings_without_the_fixed_part(prepared, table):
@@ -102,7 +102,7 @@ def test_all_searches_get_as_many_evaluations(found):
 
 
 def test_the_same_search_twice(prepared, table, found):
-    again = searched(*prepared, 0, table, found[1])
+    again = search(*prepared, 0, table, found[1])
     assert again["found"] == found[0]["found"]
     assert again["added"] == found[0]["added"]
 
@@ -130,7 +130,7 @@ def test_plans_name_what_was_found(found):
 def test_whole_networks_are_timed_beside_their_predictions(prepared):
     dataset, settings = prepared
     choices = {"teacher": (0,) * 6, "short": (1, 1, 0, 1, 0, 1)}
-    table, found = checked_latency(dataset, replace(settings, rounds=3), choices)
+    table, found = check_latency(dataset, replace(settings, rounds=3), choices)
     assert set(found) == set(choices)
     assert found["short"][0] < found["teacher"][0]
     # That fewer layers take less time is for a quiet machine to show, not for a test.
@@ -140,14 +140,14 @@ def test_whole_networks_are_timed_beside_their_predictions(prepared):
 
 def test_the_table_is_the_stored_one_where_it_fits(prepared):
     glyphs, small = prepare("glyphs10", "smoke")
-    assert chosen_table(glyphs, small) == chosen_table(glyphs, small, "stored") == stored_table()
+    assert choose_table(glyphs, small) == choose_table(glyphs, small, "stored") == stored_table()
     dataset, settings = prepared
     brief = replace(settings, rounds=1)
-    assert chosen_table(dataset, brief) != stored_table()
+    assert choose_table(dataset, brief) != stored_table()
     with pytest.raises(ValueError, match="latency must be auto or measured: the stored table"):
-        chosen_table(dataset, brief, "stored")
+        choose_table(dataset, brief, "stored")
     with pytest.raises(ValueError, match="latency must be one of auto, stored, measured; got 'x'"):
-        chosen_table(dataset, brief, "x")
+        choose_table(dataset, brief, "x")
 
 
 def test_siblings_are_trained_as_long_as_teacher_and_tuning(prepared, monkeypatch):
@@ -167,7 +167,7 @@ def test_siblings_are_trained_as_long_as_teacher_and_tuning(prepared, monkeypatc
 
 
 def test_measures_of_a_family_member(prepared, found):
-    measures = families(*prepared, 0, "resnet-8", found[1])
+    measures = train_and_evaluate(*prepared, 0, "resnet-8", found[1])
     assert set(measures) == {"loss", "accuracy", "parameters", "macs"}
 
 
@@ -197,7 +197,7 @@ def test_the_stored_table_covers_the_chapter():
     for scale in ("smoke", "small"):
         settings = PRESETS[scale]
         for name in (settings.teacher, *settings.siblings):
-            layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
+            layered = layered_network(build_network(name, dataset, 0).eval(), dataset)
             assert stored_table().covers(layered, Pool([{} for _ in layered.names]))
         limits, fixed, total = budgets(dataset, settings, stored_table())
         assert limits["half"] == pytest.approx(total / 2 - fixed)
@@ -207,7 +207,7 @@ def test_the_stored_table_covers_the_chapter():
 @pytest.mark.parametrize("name", ["mobile-4", "mobilenet-2", "efficientnet-b0"])
 def test_other_families_are_layered_by_their_blocks(name):
     dataset = load("digits").take(4, 4)
-    layered = layered_network(new_network(name, dataset, 0).eval(), dataset)
+    layered = layered_network(build_network(name, dataset, 0).eval(), dataset)
     expected = {"mobile-4": 3, "mobilenet-2": 17, "efficientnet-b0": 16}
     assert len(layered.names) == expected[name]
     assert len(layered.shapes) == expected[name]
@@ -223,7 +223,7 @@ def test_the_papers_teacher_has_the_papers_space():
 
 def test_published_weights_are_read(tmp_path, prepared):
     dataset, settings = prepared
-    network = new_network(settings.teacher, dataset, 7)
+    network = build_network(settings.teacher, dataset, 7)
     torch.save(network.state_dict(), tmp_path / "teacher.pt")
     given = replace(settings, published=str(tmp_path / "teacher.pt"))
     read = train_network(settings.teacher, dataset, given, 0)
@@ -236,7 +236,7 @@ def test_published_weights_are_read(tmp_path, prepared):
 
 def test_networks_of_other_names_are_refused(prepared):
     with pytest.raises(ValueError, match=r"network must be resnet-DEPTH, .*; got 'convnet-8'"):
-        new_network("convnet-8", prepared[0], 0)
+        build_network("convnet-8", prepared[0], 0)
 
 
 @pytest.mark.parametrize(

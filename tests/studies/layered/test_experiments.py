@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smallnets.quantize import layered as vl
+from smallnets.studies import layered as study
 from smallnets.training import TrainSettings
 from smallnets.training.workers import threads
 
@@ -15,7 +16,7 @@ from smallnets.training.workers import threads
 def settings():
     quick = TrainSettings(epochs=1, batch_size=16, lr=0.05, device="cpu", precision="32-true")
     return replace(
-        vl.PRESETS["smoke"],
+        study.PRESETS["smoke"],
         network="resnet-8-4",
         widths=(4, 2),
         seeds=2,
@@ -28,7 +29,7 @@ def settings():
 def test_every_way_is_measured(data, settings, tmp_path):
     jobs = vl.all_jobs(data, replace(settings, variants=("layered", "direct")), tmp_path)
     assert [job["way"] for job in jobs] == ["layered"] * 2 + ["direct"] * 2 + [4] * 2 + [2] * 2
-    found = vl.by_way(jobs, [vl.measured(**job) for job in jobs])
+    found = vl.by_way(jobs, [study.evaluate_variant(**job) for job in jobs])
     first = found["layered"][0]
     assert list(first["accuracy"]) == [4, 2]
     assert list(first["read"]) == [2, 3, 4]
@@ -55,13 +56,13 @@ def test_steps_start_in_one_thread_everywhere(data, settings, monkeypatch):
         lambda network, x: seen.append(torch.get_num_threads()) or original(network, x),
     )
     with threads(2):
-        vl.quantised(data, settings, 0, "layered")
+        study.train_quantised(data, settings, 0, "layered")
     assert seen == [1]
 
 
 def test_the_narrowest_width_weighs_half(data, settings):
     three = replace(settings, widths=(4, 3, 2))
-    _, history = vl.quantised(data, three, 0, "weighted")
+    _, history = study.train_quantised(data, three, 0, "weighted")
     assert [history[-1][f"weight {bits}"] for bits in (4, 3, 2)] == pytest.approx([0.4, 0.4, 0.2])
 
 
@@ -73,70 +74,72 @@ def test_dedicated_networks_of_two_bits_have_a_rate_of_their_own(data, settings,
 
     monkeypatch.setattr("smallnets.quantize.layered.study.train_once", note)
     for way in (4, 2, "layered"):
-        vl.quantised(data, replace(settings, narrow_lr=0.02), 0, way)
+        study.train_quantised(data, replace(settings, narrow_lr=0.02), 0, way)
     assert seen == {(4,): 0.05, (2,): 0.02, (4, 2): 0.05}
 
 
 def test_from_scratch_there_is_no_float_network(data, settings, tmp_path):
     longer = replace(settings, training=settings.training.with_epochs(2))
-    _, history = vl.quantised(data, longer, 0, "scratch", tmp_path)
+    _, history = study.train_quantised(data, longer, 0, "scratch", tmp_path)
     assert len(history) == 3
     assert not list(tmp_path.glob("float-*"))
 
 
-@pytest.mark.parametrize("way", vl.VARIANTS)
+@pytest.mark.parametrize("way", study.VARIANTS)
 def test_every_variant_trains(data, settings, way, tmp_path):
     widths = (5, 4, 3, 2) if way == "random width" else (4, 2)
-    network, history = vl.quantised(data, replace(settings, widths=widths), 0, way, tmp_path)
+    network, history = study.train_quantised(
+        data, replace(settings, widths=widths), 0, way, tmp_path
+    )
     assert network.widths == widths
     assert np.isfinite(history[-1]["loss"])
 
 
 def test_where_the_highest_width_alone_teaches_the_weights(data, settings):
-    _, history = vl.quantised(data, settings, 0, "highest only")
+    _, history = study.train_quantised(data, settings, 0, "highest only")
     assert [history[-1][f"weight {bits}"] for bits in (4, 2)] == [1, 0]
 
 
 def test_a_random_width_needs_a_choice(settings):
     with pytest.raises(ValueError, match=r"random width needs four widths or more; got \(4, 2\)"):
         replace(settings, variants=("layered", "random width"))
-    _, three = vl.prepare("digits", "paper", train=500, widths="4,3,2")
+    _, three = study.prepare("digits", "paper", train=500, widths="4,3,2")
     assert "random width" not in three.variants
-    assert len(three.variants) == len(vl.VARIANTS) - 1
+    assert len(three.variants) == len(study.VARIANTS) - 1
 
 
 def test_sizes_of_files(data, settings, tmp_path):
-    sizes = vl.fleet_bytes(data, settings, tmp_path)
+    sizes = study.fleet_bytes(data, settings, tmp_path)
     assert sizes["all dedicated"] == sizes["dedicated, 4 bits"] + sizes["dedicated, 2 bits"]
     assert sizes["layered"] < sizes["all dedicated"]
-    assert vl.code_bytes(11_157_504, (8, 4, 3, 2)) == (11_157_504, 23_709_696)
-    assert vl.code_bytes(11_157_504, (4, 3, 2)) == (5_578_752, 12_552_192)
+    assert study.code_bytes(11_157_504, (8, 4, 3, 2)) == (11_157_504, 23_709_696)
+    assert study.code_bytes(11_157_504, (4, 3, 2)) == (5_578_752, 12_552_192)
 
 
 def test_rules_differ_where_few_bits_are_left():
     w = torch.randn(4000, generator=torch.Generator().manual_seed(0))
-    errors = vl.rule_errors(w, 8)
+    errors = study.rule_errors(w, 8)
     last = {round(e[-1], 9) for e in errors.values()}
     assert len(last) == 1, "all agree at the highest width"
     assert errors["plain"][0] > 2 * errors["mid"][0]
 
 
 def test_confidences_come_from_the_file(data, settings, tmp_path):
-    network, _ = vl.quantised(data, settings, 0, "layered", tmp_path)
+    network, _ = study.train_quantised(data, settings, 0, "layered", tmp_path)
     content, _ = vl.layered_bytes(network)
-    found = vl.confidences(content, vl.new_network(settings, data, 5), data, 6, (2, 4))
+    found = study.confidences(content, study.build_network(settings, data, 5), data, 6, (2, 4))
     assert found.shape == (6, 2)
     assert ((found >= 0) & (found <= 1)).all()
 
 
 def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):
-    network, _ = vl.quantised(data, settings, 0, "layered", tmp_path)
-    gram = vl.gradient_gram(network, data, 40)
+    network, _ = study.train_quantised(data, settings, 0, "layered", tmp_path)
+    gram = study.gradient_gram(network, data, 40)
     assert gram.shape == (2, 2)
     assert torch.equal(gram, gram.T)
     assert torch.linalg.eigvalsh(gram).min() > 0
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    vl.gradient_gram(network, data, 40)
+    study.gradient_gram(network, data, 40)
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name]), "the network itself is left alone"
     loss = torch.nn.functional.cross_entropy(
@@ -149,7 +152,7 @@ def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):
 
 
 def test_prepare_takes_what_was_asked_for():
-    images, settings = vl.prepare(
+    images, settings = study.prepare(
         "digits", "smoke", seeds=2, train=100, resolution=8, widths="4,3,2", variants="layered/raw"
     )
     assert images.size == (8, 8)
@@ -174,10 +177,10 @@ def test_prepare_takes_what_was_asked_for():
 )
 def test_what_is_refused(options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        vl.prepare("digits", options.pop("scale", "smoke"), **options)
+        study.prepare("digits", options.pop("scale", "smoke"), **options)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_network_is_named(data, settings):
     with pytest.raises(ValueError, match=r"resnet-DEPTH-WIDTH .*'lenet'"):
-        vl.new_network(replace(settings, network="lenet"), data, 0)
+        study.build_network(replace(settings, network="lenet"), data, 0)

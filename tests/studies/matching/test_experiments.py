@@ -7,39 +7,41 @@ import torch
 from smallnets import measure
 from smallnets.data import load
 from smallnets.distill.matching import (
+    Matching,
+    answers_and_features,
+    kl_distance,
+    measures,
+    published_teacher,
+)
+from smallnets.measure import cka
+from smallnets.models import bit_resnet
+from smallnets.models.bit import _published_name
+from smallnets.studies.matching import (
     GRID,
     PRESETS,
     RECIPES,
-    StudentConfig,
-    Matching,
     Recipe,
+    StudentConfig,
+    best_setting,
     by_length,
-    chosen,
     details,
-    kl_distance,
-    learn,
-    cka,
-    look,
-    measures,
+    evaluate_pair,
     other_images,
     patience,
     prepare,
     pretrained,
-    published_teacher,
     recipe,
     regimes,
     resolutions,
+    run_students,
     search,
     starts,
-    taught,
-    teach,
+    train_pair,
     train_teacher,
     transfer_set,
     variants,
 )
-from smallnets.studies.matching.experiments import new_network
-from smallnets.models import bit_resnet
-from smallnets.models.bit import _published_name
+from smallnets.studies.matching.experiments import build_network
 from smallnets.training import seeded
 from smallnets.training.checkpoint import weights_digest
 
@@ -142,7 +144,7 @@ def test_every_lesson_can_be_taught_and_gives_the_same_numbers_twice(digits, sma
         **variants(small_study), **details(small_study), **starts(small_study),
         **resolutions(small_study, 16), **search(small_study),
     }  # fmt: skip
-    results = learn(lessons, digits, small_study, 1, tmp_path)
+    results = run_students(lessons, digits, small_study, 1, tmp_path)
     assert set(results[0]) == {"teacher", *lessons}
     for name, values in results[0].items():
         assert all(np.isfinite(value) for value in values.values()), name
@@ -152,20 +154,20 @@ def test_every_lesson_can_be_taught_and_gives_the_same_numbers_twice(digits, sma
         }  # fmt: skip
     assert results[0]["teacher"]["agreement"] == 1
     plain = lessons["function matching"]
-    again = taught(digits, plain, small_study, seed=0)
+    again = evaluate_pair(digits, plain, small_study, seed=0)
     assert again["student"] == results[0]["function matching"]
-    assert taught(digits, plain, small_study, seed=1)["student"] != again["student"]
+    assert evaluate_pair(digits, plain, small_study, seed=1)["student"] != again["student"]
 
 
 def test_students_of_a_seed_have_one_teacher_and_one_start(digits, small_study, tmp_path):
     keep = {"seed": 0, "cache_dir": tmp_path}
     lessons = [StudentConfig(ask, 1) for ask in regimes(small_study).values()]
-    pairs = [teach(digits, lesson, small_study, **keep) for lesson in lessons[:2]]
+    pairs = [train_pair(digits, lesson, small_study, **keep) for lesson in lessons[:2]]
     assert digest(pairs[0][0]) == digest(pairs[1][0])
     assert digest(pairs[0][1]) != digest(pairs[1][1])
     assert len(list(tmp_path.glob("teacher-*"))) == 1
-    start = new_network(small_study.student, digits, 0)
-    assert digest(start) == digest(new_network(small_study.student, digits, 0))
+    start = build_network(small_study.student, digits, 0)
+    assert digest(start) == digest(build_network(small_study.student, digits, 0))
     trained = pretrained(digits, small_study, small_study.student, **keep)
     assert digest(trained) != digest(start)
 
@@ -188,7 +190,9 @@ def test_patience_brings_the_student_to_its_teacher(digits, small_study):
         student="convnet-8",
     )
     ends = {
-        passes: taught(digits, StudentConfig(study.matching, passes), study, seed=0)["student"]
+        passes: evaluate_pair(digits, StudentConfig(study.matching, passes), study, seed=0)[
+            "student"
+        ]
         for passes in (2, 60)
     }
     assert ends[60]["kl"] < 0.5 * ends[2]["kl"]
@@ -221,8 +225,8 @@ def test_a_published_checkpoint_is_the_teacher(digits, small_study, tmp_path, mo
 
 
 def test_measures_of_a_copy(digits, small_study):
-    teacher = new_network("convnet-4", digits, 0).eval()
-    student = new_network("convnet-4", digits, 1).eval()
+    teacher = build_network("convnet-4", digits, 0).eval()
+    student = build_network("convnet-4", digits, 1).eval()
     names = {"teacher": teacher, "copy": teacher, "other": student}
     found = measures(names, digits, dict.fromkeys(names, 8), probe=50)
     assert found["copy"] == found["teacher"]
@@ -230,7 +234,7 @@ def test_measures_of_a_copy(digits, small_study):
     assert found["copy"]["kl"] == pytest.approx(0, abs=1e-9)
     assert found["copy"]["l2"] == 0
     assert found["copy"]["cka"] == pytest.approx(1)
-    seen = [look(n, digits, digits.x_test, 8) for n in (student, teacher)]
+    seen = [answers_and_features(n, digits, digits.x_test, 8) for n in (student, teacher)]
     assert found["other"]["accuracy"] == measure.accuracy(seen[0].logits, digits.y_test)
     kl = kl_distance(seen[0].logits, seen[1].logits).mean().item()
     assert found["other"]["kl"] == pytest.approx(kl, rel=1e-5)
@@ -261,10 +265,10 @@ def test_the_best_of_a_search_is_found():
     results = [{"teacher": {"accuracy": 1.0}} | {
         name: {"accuracy": value} for name, value in (("T 1", 0.3), ("T 5", 0.5), ("wd 0.1", 0.2))
     }] * 2  # fmt: skip
-    assert chosen(results, "T") == 5
-    assert chosen(results, "wd") == 0.1
+    assert best_setting(results, "T") == 5
+    assert best_setting(results, "wd") == 0.1
     with pytest.raises(ValueError, match=r"kind must be one of .*; got 'q'"):
-        chosen(results, "q")
+        best_setting(results, "q")
 
 
 def test_prepare_gives_a_preset_with_what_was_asked_for():

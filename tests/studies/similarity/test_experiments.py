@@ -6,24 +6,22 @@ import torch
 
 from smallnets import measure
 from smallnets.data import load
-from smallnets.distill.similarity import (
+from smallnets.distill.similarity import DistillationObjective, portrait, sp_loss
+from smallnets.studies.similarity import (
     PRESETS,
-    DistillationObjective,
     ablations,
     best_setting,
     compare,
     corrupted,
     equal_start,
     methods,
-    portrait,
     prepare,
-    sp_loss,
     sweep,
     train_students,
     train_teacher,
     transfer,
 )
-from smallnets.studies.similarity.experiments import few_shot, new_network
+from smallnets.studies.similarity.experiments import build_network, few_shot
 from smallnets.training import observe
 
 
@@ -44,7 +42,8 @@ def test_presets_are_the_three_scales_and_the_papers_numbers():
 def test_the_papers_networks_have_the_published_sizes(digits):
     colour = load("glyphs10", train=20, test=20)
     sizes = {
-        name: measure.parameters(new_network(name, colour, 0)) for name in ("wrn-16-1", "wrn-40-1")
+        name: measure.parameters(build_network(name, colour, 0))
+        for name in ("wrn-16-1", "wrn-40-1")
     }
     assert {name: round(size / 1e6, 1) for name, size in sizes.items()} == {
         "wrn-16-1": 0.2,
@@ -100,7 +99,7 @@ def test_ablations_start_with_terms_of_one_size(digits, quick):
     assert len(variants) == 5
     scaled = equal_start(variants, digits, quick, seed=0)
     assert set(scaled) == set(variants)
-    student = new_network(quick.student, digits, 0).train()
+    student = build_network(quick.student, digits, 0).train()
     teacher = train_teacher(digits, quick, seed=0)
     images = digits.normalise(digits.x_train[: quick.training.batch_size])
     seen, shown = (

@@ -12,10 +12,10 @@ from smallnets.data import Dataset
 from smallnets.distill.fidelity.losses import (
     LOSSES,
     distillation_loss,
-    ensemble_log_probs,
     member_divergence,
 )
 from smallnets.distill.fidelity.policies import Policy, real_and_synthetic
+from smallnets.losses import ensemble_log_probs
 from smallnets.training import Batch, JointModels, TrainSettings, check_apart, check_network, fit
 
 MEMBERS = "members"  # the one loss that looks at members one by one

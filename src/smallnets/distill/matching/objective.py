@@ -170,8 +170,8 @@ class FunctionMatching:
     """Objective of one student for `smallnets.training.fit`: one step of the method.
 
     Attributes:
-        teachers: networks, kept in evaluation mode and without gradient; or `PrecomputedLogits` for a
-            fixed view. Their distances are summed. Empty if only labels are learnt.
+        teachers: networks, kept in evaluation mode and without gradient; or `PrecomputedLogits` for
+            a fixed view. Their distances are summed. Empty if only labels are learnt.
         matching: what is asked for.
     """
 

@@ -73,7 +73,8 @@ def sample_boxes(
         generator: random numbers; the result is on its device.
         side: of "cc" and "rc", as a share of the image's.
         area, aspect: range of an "ic" box's share of the image, and of its width over height.
-        geometry: of "ic": "tf" draws the height, "torchvision" the area, see `sample_inception_boxes`.
+        geometry: of "ic": "tf" draws the height, "torchvision" the area, see
+            `sample_inception_boxes`.
     """
     checks.one_of("crop", crop, CROPS)
     checks.between("side", side, 1e-6, 1)

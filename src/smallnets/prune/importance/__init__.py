@@ -14,8 +14,8 @@ estimates that for all channels at once: it is the squared derivative of the los
   groups.
 - `coupled`: `coupled_scores`; the scores of Torch-Pruning, for comparison.
 - `schedule`: `Schedule`, `Ranking`, `select`, `PUBLISHED`; the official engine, step for step.
-- `pruning`: `masks_at_macs`, `iterative_masks`, `Prunable`, `PruneWhileTraining`; at once, or little
-  by little.
+- `pruning`: `masks_at_macs`, `iterative_masks`, `Prunable`, `PruneWhileTraining`; at once, or
+  little by little.
 - `surgery`: `masked`, `remove`, `costs`; networks that are really smaller, and what that saves.
 - `arithmetic`: `counted`, `even`, `explain`; what the published numbers say by counting.
 

@@ -46,7 +46,7 @@ class ReconstructionSettings:
         warmup: share of the iterations without that term.
         beta_start, beta_end: of its exponent.
         drop: probability that a value is quantised while learning (QDrop); 1 is BRECQ's way.
-        opening: images on which activations' steps are found, as many as there are at most.
+        init_images: images on which activations' steps are found, as many as there are at most.
         learn_activations: whether their steps are learned.
 
     Raises:
@@ -63,11 +63,11 @@ class ReconstructionSettings:
     beta_start: float = 20.0
     beta_end: float = 2.0
     drop: float = 0.5
-    opening: int = 32
+    init_images: int = 32
     learn_activations: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "opening"):
+        for name in ("iterations", "batch_size", "init_images"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("lr_bit", "lr_step", "lr_activation", "beta_start", "beta_end"):
             checks.above(name, getattr(self, name), 0)
@@ -151,7 +151,7 @@ def reconstruct(
         wanted = run_in_batches(original, [exact[n] for n in one.entries], 256)
         target = wanted[-1]
         inputs = [quantised[n] for n in one.entries]
-        run_in_batches(student, [x[: settings.opening] for x in inputs], settings.opening)
+        run_in_batches(student, [x[: settings.init_images] for x in inputs], settings.init_images)
         before = float(reconstruction_loss(run_in_batches(student, inputs, 256)[-1], target))
         steps: list[Progress] = []
         if one.layers and (only is None or one.name in only):

@@ -130,8 +130,8 @@ def synthesize(
         swing: whether strided convolutions swing.
         settings: how.
         seed: of everything random; every batch has its own.
-        cache_dir: folder in which every finished batch is kept, so that a killed run goes on with the
-            next batch and ends with the same images (all batches at once where one generator makes
+        cache_dir: folder in which every finished batch is kept, so that a killed run goes on with
+            the next batch and ends with the same images (all batches at once where one generator makes
             them).
 
     Raises:

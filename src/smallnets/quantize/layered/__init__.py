@@ -12,8 +12,8 @@ layer, so that every device reads as much as it can use. All widths are trained 
 - `losses`, `combine`, `train`: `multi_width_loss`, `min_norm`, `TrainOnce`, `train_once`; all
   widths at once.
 - `file`: `save_layered`, `load_layered`; the file that works before it is complete.
-- `baselines`: `AnyPrecision`, `AdaBits`, `truncated`, `recalibrate`; what it is compared with.
-- `plan`, `study`: the experiments.
+- `baselines`: `AnyPrecision`, `AdaBits`, `truncated`, `recalibrate_width`; what it is compared
+  with.
 
 The paper has no public code and says less than is needed; what is its own and what is our reading
 is said where it is used.
@@ -25,7 +25,7 @@ from smallnets.quantize.layered.baselines import (
     AnyPrecision,
     adabits_unit,
     adabits_weights,
-    recalibrate,
+    recalibrate_width,
     truncated,
 )
 from smallnets.quantize.layered.codes import bit_planes, cascade, levels, offset, rebuild
@@ -92,7 +92,7 @@ __all__ = [
     "pcgrad",
     "read_layout",
     "rebuild",
-    "recalibrate",
+    "recalibrate_width",
     "received",
     "save_layered",
     "search_start",

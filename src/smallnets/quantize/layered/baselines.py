@@ -3,7 +3,8 @@
 - One network of many widths by others: Any-Precision networks (Yu et al., AAAI 2021), which share
   float weights and quantise them by DoReFa at every width, and AdaBits (Jin et al., CVPR 2020),
   whose floor schemes nest. Both take the place of a `WeightRule` in `to_layered`.
-- A network trained at one width only and cut: `truncated`, and `recalibrate_width` for its BatchNorm.
+- A network trained at one width only and cut: `truncated`, and `recalibrate_width` for its
+  BatchNorm.
 """
 
 import copy

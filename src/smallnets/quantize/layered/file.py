@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.quantize.layered.codes import NESTED
-from smallnets.quantize.layered.fake import SMALLEST, CascadeQuantizer, WeightRule
 from smallnets.quantize.layered.network import (
     LAYERS,
     LayeredNetwork,
@@ -33,6 +32,8 @@ from smallnets.quantize.layered.network import (
     to_layered,
 )
 from smallnets.quantize.layered.packing import LayeredTensor, layer_bytes, pack_layered
+from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
+from smallnets.quantize.layered.steps import SMALLEST
 from smallnets.storage import atomic_path
 
 MAGIC, VERSION = b"SNVL", 1

@@ -13,7 +13,6 @@ of an integer linear programme.
 - `solve_all`, `solve_dynamic`, `solve_lagrangian`, `solve_greedy`, `random_choices`, `evolve`:
   what it is compared with.
 - `fine_tune`, `evaluate_network`: from the solution to a network.
-- `prepare` and the functions of `smallnets.studies.lana.experiments`: the chapter's experiments.
 
 There is no official code. The constants of the paper are partly known from its abstract alone; the
 docstrings say which choices are ours.
@@ -26,7 +25,7 @@ from smallnets.search.lana.candidates import (
     feature_loss,
     relative_error,
 )
-from smallnets.search.lana.latency import LatencyTable, Timing, interleaved_latency, measure_table
+from smallnets.search.lana.latency import LatencyTable, interleaved_latency, measure_table
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.operations import (
     FULL_POOL,

@@ -115,8 +115,8 @@ def fine_tune(
 def batch_statistics(network: nn.Module) -> Iterator[None]:
     """Evaluation, but with BatchNorm statistics of the batch at hand; nothing is remembered.
 
-    On all images in one batch this is `smallnets.surgery.recalibrate` and evaluated in a single pass (up to the
-    factor n / (n - 1) in variances).
+    On all images in one batch this is `smallnets.surgery.recalibrate` and evaluation in a single
+    pass (up to the factor n / (n - 1) in variances).
     """
     norms = batch_norms(network)
     before = [norm.track_running_stats for norm in norms]

@@ -59,8 +59,8 @@ def train_from_starts(
         of λ = 0.5", "λ = 0.5, full rate" and "teacher's first weights" (full rate).
     """
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir, settings.near_norm)
-    random_init = build_network(settings.network, dataset, seed, settings.near_norm)
-    first = build_network(settings.network, dataset, teacher_seed(seed, 0), settings.near_norm)
+    random_init = build_network(settings.network, dataset, seed, norm=settings.near_norm)
+    first = build_network(settings.network, dataset, teacher_seed(seed, 0), norm=settings.near_norm)
     size = settings.training.batch_size
     batches = seen_images(dataset, settings.training.augmentation, size).split(size)
 
@@ -96,8 +96,8 @@ def train_from_starts(
 def near_teacher(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> Measures:
-    """Measures of the students of `train_from_starts`, with "start agreement" on training images before the
-    first step.
+    """Measures of the students of `train_from_starts`, with "start agreement" on training images
+    before the first step.
     """
     teacher, found = train_from_starts(dataset, settings, seed, cache_dir)
     evaluate = StudentEvaluator(teacher, dataset, settings.training)

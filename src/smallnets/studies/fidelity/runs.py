@@ -19,7 +19,7 @@ from smallnets.studies.fidelity.experiments import (
 )
 from smallnets.studies.fidelity.near import near_teacher
 from smallnets.studies.fidelity.plan import Settings
-from smallnets.studies.study import Grid, every, run_grid
+from smallnets.studies.study import every, run_grid
 
 Experiment = Callable[[Dataset, Settings, int, Path | None], Any]
 
@@ -53,7 +53,7 @@ def experiment(
 
 def run_experiments(
     names: Sequence[str], dataset: Dataset, settings: Settings, cache_dir: Path | None = None
-) -> Grid:
+) -> dict[str, list[Any]]:
     """Several experiments, all their seeds side by side: name -> one result a seed.
 
     The "ensembles" have the settings' `seeds`, and two at least, for the control; the "search" has

@@ -22,10 +22,10 @@ from smallnets.quantize.genie.synthesis import (
 )
 from smallnets.quantize.genie.units import Unit
 from smallnets.storage import Arrays, cached_arrays, source_digest
-from smallnets.studies.genie.plan import StudySettings
-from smallnets.training import fit
+from smallnets.studies.genie.plan import Settings
+from smallnets.studies.networks import train_network
+from smallnets.studies.study import run_grid
 from smallnets.training.checkpoint import cache_path
-from smallnets.training.classifier import classifier
 
 # name -> method, swing
 SOURCES: dict[str, tuple[str, bool]] = {
@@ -60,32 +60,26 @@ class Case:
     lr_bit: float | None = None
 
 
-def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes, see `classifier`."""
-    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
-
-
-def trained(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def train_teacher(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The network of a seed, trained on all training images, in evaluation mode, on the device of
     its training; so is all that is made of it.
     """
-    network = new_network(settings, dataset, seed)
-    fit(network, dataset, settings.training, seed=seed, cache_dir=cache_dir, label="network")
-    return network.eval().to(settings.training.accelerator)
+    network = train_network(settings.network, dataset, settings.training, seed, cache_dir)
+    return network.to(settings.training.accelerator)
 
 
-def imagine(
+def synthesize_images(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     source: str,
     cache_dir: Path | None = None,
 ) -> Synthesis:
     """Images that a seed's network takes for its training data, made in one of the ways."""
     method, swing = SOURCES[source]
-    network = trained(dataset, settings, seed, cache_dir)
+    network = train_teacher(dataset, settings, seed, cache_dir)
     shape = (dataset.channels, settings.resolution, settings.resolution)
     made = synthesize(
         network,
@@ -100,12 +94,12 @@ def imagine(
     return replace(made, images=made.images.cpu())
 
 
-def calibration_images(dataset: Dataset, settings: StudySettings) -> Tensor:
+def calibration_images(dataset: Dataset, settings: Settings) -> Tensor:
     """The first training images, as the network takes them: what few-shot methods may see."""
     return dataset.normalise(dataset.x_train[: settings.images])
 
 
-def portrait(network: nn.Module, images: Tensor) -> dict[str, float]:
+def describe_images(network: nn.Module, images: Tensor) -> dict[str, float]:
     """What can be said of calibration images without quantising anything."""
     images = images.to(next(network.parameters()).device)
     return {
@@ -130,7 +124,7 @@ def classes_seen(network: nn.Module, images: Tensor) -> float:
     return float((-(share * share.clamp(min=1e-12).log()).sum()).exp())
 
 
-def cases(settings: StudySettings) -> list[Case]:
+def cases(settings: Settings) -> list[Case]:
     """All cases of the chapter."""
     found = []
     for widths in settings.widths:
@@ -150,8 +144,8 @@ def cases(settings: StudySettings) -> list[Case]:
     return list(dict.fromkeys(found))
 
 
-def quantised(
-    network: nn.Module, case: Case, images: Tensor, settings: StudySettings, seed: int
+def quantize_case(
+    network: nn.Module, case: Case, images: Tensor, settings: Settings, seed: int
 ) -> tuple[QuantizedNetwork, list[UnitHistory]]:
     """A network quantised as a case says, on calibration images."""
     images = images[: case.count].to(next(network.parameters()).device)
@@ -159,7 +153,7 @@ def quantised(
         network, case.weights, case.activations, mode=case.mode, sample=settings.sample
     )
     if case.mode == "nearest":
-        return calibrate(result, images[: settings.reconstruction.opening]), []
+        return calibrate(result, images[: settings.reconstruction.init_images]), []
     how = replace(settings.reconstruction, drop=case.drop)
     if case.lr_bit is not None:
         how = replace(how, lr_bit=case.lr_bit)
@@ -168,7 +162,7 @@ def quantised(
 
 def assess(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
     case: Case,
     images: Tensor,
@@ -185,7 +179,7 @@ def assess(
         their squared size; "KL": of the quantised network's predictions from the network's, in
         nats; "units": reconstruction errors after over before, geometric mean; "seconds".
     """
-    network = trained(dataset, settings, seed, cache_dir)
+    network = train_teacher(dataset, settings, seed, cache_dir)
     path = cache_dir and cache_path(
         cache_dir,
         "assessed",
@@ -200,7 +194,7 @@ def assess(
 
     def assessed() -> Arrays:
         began = time.perf_counter()
-        result, histories = quantised(network, case, images, settings, seed)
+        result, histories = quantize_case(network, case, images, settings, seed)
         seconds = time.perf_counter() - began
         found = measured(network, result, dataset)
         ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
@@ -212,17 +206,17 @@ def assess(
 
 def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> dict[str, float]:
     """ "accuracy", "error" and "KL" of a quantised network, see `assess`."""
-    x = dataset.normalise(dataset.x_test).to(next(network.parameters()).device)
     units = result.units()
     nodes = tuple(node for unit in units[:-1] for node in unit.nodes)
     body = Unit("features", nodes, (result.entry,), (), units[-1].entries[0], ())
+    x = dataset.normalise(dataset.x_test).to(next(network.parameters()).device)
     with torch.no_grad():
         exact, got = (
             torch.cat([part(batch)[-1] for batch in x.split(250)]) for part in result.pair(body)
         )
-        wanted, logits = (
-            torch.cat([net(batch) for batch in x.split(250)]).cpu() for net in (network, result)
-        )
+    wanted, logits = (
+        measure.predict(one, dataset.x_test, dataset.normalise) for one in (network, result)
+    )
     return {
         "accuracy": measure.accuracy(logits, dataset.y_test),
         "error": float((got - exact).square().sum() / exact.square().sum()),
@@ -230,31 +224,35 @@ def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> 
     }
 
 
-def jobs(
+def assess_all(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     images: Sequence[Mapping[str, Tensor]],
     cache_dir: Path | None = None,
-) -> tuple[list[tuple[int, Case]], list[dict]]:
-    """(seed, case) and arguments of `assess` for each, given every seed's calibration images."""
-    names = [(seed, case) for case in cases(settings) for seed in range(settings.seeds)]
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
-    arguments = [
-        {**common, "seed": seed, "case": case, "images": images[seed][case.source]}
-        for seed, case in names
-    ]
-    return names, arguments
-
-
-def by_case(
-    names: Sequence[tuple[int, Case]], results: Sequence[Mapping[str, float]]
 ) -> dict[Case, dict[str, list[float]]]:
-    """Case -> measure -> one value a seed."""
-    found: dict[Case, dict[str, list[float]]] = {}
-    for (_, case), result in zip(names, results, strict=True):
-        for name, value in result.items():
-            found.setdefault(case, {}).setdefault(name, []).append(value)
-    return found
+    """Case -> measure of `assess` -> one value a seed, side by side.
+
+    Args:
+        dataset, settings, cache_dir: as everywhere.
+        images: one dictionary a seed, source -> calibration images.
+    """
+    cells = {
+        (case, seed): {"case": case, "images": images[seed][case.source]}
+        for case in cases(settings)
+        for seed in range(settings.seeds)
+    }
+    grid = run_grid(
+        assess,
+        cells,
+        description="networks",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
+    return {
+        case: {name: [result[name] for result in results] for name in results[0]}
+        for case, results in grid.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -277,12 +275,12 @@ class LearningTrace:
     network: QuantizedNetwork
 
 
-def watch(
-    network: nn.Module, case: Case, images: Tensor, settings: StudySettings, seed: int = 0
+def trace_learning(
+    network: nn.Module, case: Case, images: Tensor, settings: Settings, seed: int = 0
 ) -> LearningTrace:
     """Quantise a network as a case says and keep what happens to bits and steps."""
     start = quantize(network, case.weights, case.activations, mode=case.mode)
-    result, histories = quantised(network, case, images, settings, seed)
+    result, histories = quantize_case(network, case, images, settings, seed)
     before = [one for one in start.weights.values() if one.bits == case.weights]
     after = [one for one in result.weights.values() if one.bits == case.weights]
     with torch.no_grad():

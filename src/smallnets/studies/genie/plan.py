@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset, load
-from smallnets.data.resolution import at_resolution
+from smallnets.data import Augmentation, Dataset
 from smallnets.quantize.genie.reconstruct import ReconstructionSettings
 from smallnets.quantize.genie.synthesis import SynthesisSettings, shorter
-from smallnets.training import TrainSettings, with_seeds
+from smallnets.studies.study import SizedOptions, SizedSettings, enough_images, open_study
+from smallnets.training import TrainSettings
 
 PUBLISHED = {
     "W4A4": {"Genie": 69.66, "QDrop, real images": 69.13},
@@ -18,15 +18,11 @@ PUBLISHED = {
 """Top-1 accuracy (%) of ResNet-18 on ImageNet, 71.06 in full precision, as reported."""
 
 
-@dataclass(frozen=True)
-class StudySettings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(SizedSettings):
     """Sizes of the chapter's experiments.
 
     Attributes:
-        network: a name of `smallnets.models.named`, "resnet-DEPTH-WIDTH", or one of torchvision's.
-        resolution: side of the images that networks see, a multiple of 4.
-        train, test: images of each part; None is all.
-        seeds: repetitions of everything, the trained network included.
         images: calibration images, real or made.
         counts: smaller numbers of them.
         widths: (bits of weights, bits of activations) at which sources are compared.
@@ -37,11 +33,6 @@ class StudySettings:
         sample: values that decide where an activation's step starts; None is all.
     """
 
-    network: str
-    resolution: int
-    train: int | None
-    test: int | None
-    seeds: int
     images: int
     counts: tuple[int, ...]
     widths: tuple[tuple[int, int], ...]
@@ -54,7 +45,7 @@ class StudySettings:
 
 _VIEW = Augmentation(crop=1)
 PRESETS = {
-    "smoke": StudySettings(
+    "smoke": Settings(
         network="resnet-8-4",
         resolution=16,
         train=192,
@@ -67,10 +58,10 @@ PRESETS = {
         training=TrainSettings(epochs=2, batch_size=32, lr=0.05, augmentation=_VIEW),
         synthesis=SynthesisSettings(iterations=3, batch_size=16, widths=(8, 4), latent_dim=32),
         reconstruction=ReconstructionSettings(
-            iterations=3, batch_size=8, lr_bit=3e-2, lr_step=1e-3, lr_activation=4e-4, opening=8
+            iterations=3, batch_size=8, lr_bit=3e-2, lr_step=1e-3, lr_activation=4e-4, init_images=8
         ),
     ),
-    "small": StudySettings(
+    "small": Settings(
         network="resnet-8-12",
         resolution=16,
         train=2500,
@@ -92,7 +83,7 @@ PRESETS = {
         ),
     ),
     # Published numbers, on CIFAR-10 in place of ImageNet.
-    "paper": StudySettings(
+    "paper": Settings(
         network="resnet-20-16",
         resolution=32,
         train=None,
@@ -110,75 +101,48 @@ PRESETS = {
 }
 
 
-def prepare(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    train: int | None = None,
-    network: str | None = None,
-    resolution: int | None = None,
-    epochs: int | None = None,
-    flips: bool | None = None,
-    images: int | None = None,
-    synthesis_steps: int | None = None,
-    unit_steps: int | None = None,
-) -> tuple[Dataset, StudySettings]:
-    """The data set and the settings of a run: a preset, with what was asked for in its place.
+@dataclass(frozen=True, kw_only=True)
+class Options(SizedOptions):
+    """What a reader may ask for: also the calibration images, and how long is learned on them.
 
-    Args:
-        name: of the data set, for `smallnets.data.load`.
-        scale: name of a preset.
-        seeds: repetitions.
-        device, precision: of the network's training.
-        train: training images.
-        network: see `StudySettings`.
-        resolution: side of the images, a multiple of 4, at most that of the data set.
-        epochs: of the training.
-        flips: whether mirrored images keep their label; None asks the data set.
+    Attributes:
+        resolution: a multiple of 4.
+        epochs: of the network's training.
         images: calibration images.
         synthesis_steps: of each batch of images.
         unit_steps: of each unit's reconstruction.
+    """
+
+    images: int | None = None
+    synthesis_steps: int | None = None
+    unit_steps: int | None = None
+
+
+def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Dataset, Settings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
     """
-    checks.one_of("scale", scale, PRESETS)
-    preset = with_seeds(PRESETS[scale], seeds)
-    if network is not None:
-        preset = replace(preset, network=network)
-    count = preset.train if train is None else train
-    dataset = load(name, train=count, test=preset.test, flips=flips)
-    side = min(preset.resolution, *dataset.size) // 4 * 4
-    if resolution is not None:
-        checks.whole("resolution", resolution, 8)
-        side = int(checks.between("resolution", resolution, 8, min(dataset.size)))
-        if side % 4:
-            raise ValueError(f"resolution must be a multiple of 4; got {side}")
-    dataset = at_resolution(dataset, side)
-    count = preset.images if images is None else checks.whole("images", images, 2)
-    least = max(preset.training.batch_size, count)
-    checks.at_least("number of training images", len(dataset.y_train), least)
-    checks.at_least("images", count, preset.reconstruction.batch_size)
-    view = replace(preset.training.augmentation, flip=dataset.flips)
-    training = replace(preset.training, device=device, precision=precision, augmentation=view)
-    if epochs is not None:
-        training = training.with_epochs(epochs)
-    synthesis = replace(preset.synthesis, batch_size=min(preset.synthesis.batch_size, count))
-    if synthesis_steps is not None:
-        synthesis = shorter(synthesis, checks.whole("synthesis_steps", synthesis_steps, 1))
-    reconstruction = preset.reconstruction
-    if unit_steps is not None:
-        reconstruction = replace(reconstruction, iterations=unit_steps)
+    dataset, settings = open_study(name, scale, PRESETS, options, multiple=4)
+    count = options.images
+    count = settings.images if count is None else checks.whole("images", count, 2)
+    enough_images(dataset, max(settings.training.batch_size, count))
+    checks.at_least("images", count, settings.reconstruction.batch_size)
+    training, synthesis = settings.training, settings.synthesis
+    if options.epochs is not None:
+        training = training.with_epochs(options.epochs)
+    synthesis = replace(synthesis, batch_size=min(synthesis.batch_size, count))
+    if options.synthesis_steps is not None:
+        steps = checks.whole("synthesis_steps", options.synthesis_steps, 1)
+        synthesis = shorter(synthesis, steps)
+    reconstruction = settings.reconstruction
+    if options.unit_steps is not None:
+        reconstruction = replace(reconstruction, iterations=options.unit_steps)
     return dataset, replace(
-        preset,
-        resolution=side,
-        train=len(dataset.y_train),
-        test=len(dataset.y_test),
+        settings,
         images=count,
-        counts=tuple(n for n in preset.counts if n < count),
+        counts=tuple(n for n in settings.counts if n < count),
         training=training,
         synthesis=synthesis,
         reconstruction=reconstruction,

@@ -1,7 +1,7 @@
 """The chapter's experiments: one seed a call, to run side by side."""
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -35,7 +35,7 @@ from smallnets.prune.importance.scores import CRITERIA, Scores, divide_by_sites,
 from smallnets.prune.importance.surgery import Costs, costs, masked, remove
 from smallnets.studies.importance.plan import Settings
 from smallnets.studies.networks import test_accuracy, train_network
-from smallnets.studies.study import Grid, run_grid
+from smallnets.studies.study import run_grid
 from smallnets.training import fit, run_parallel
 
 ESTIMATES = tuple(name for name in CRITERIA if name not in ("oracle", "Taylor output"))
@@ -406,12 +406,12 @@ def tune_all(
     reports: Sequence[CriteriaReport],
     groups: Mapping[str, ChannelGroup],
     cache_dir: Path | None = None,
-) -> Grid:
-    """Fine-tune after pruning, side by side: (name, share) -> one result of `prune_and_tune` a seed.
+) -> dict[tuple[str, float], list[dict[str, float]]]:
+    """Fine-tune after pruning, side by side: (name, share) -> results of `prune_and_tune`.
 
     Every criterion in `TUNED` at once, "iterative" pruning by Taylor FO, and the "whole" network.
     """
-    cells: dict[tuple[Hashable, int], dict[str, Any]] = {}
+    cells: dict[tuple[tuple[str, float], int], dict[str, Any]] = {}
     for seed, one in enumerate(reports):
         rankings = ranked({name: one.scores[name] for name in TUNED}, groups, settings)
         everything = {name: torch.ones_like(s) for name, s in one.scores["oracle"].items()}
@@ -430,7 +430,11 @@ def tune_all(
     )
 
 
-def by_share(grid: Grid, share: float, measure: str = "accuracy") -> dict[str, list[float]]:
+def by_share(
+    grid: Mapping[tuple[str, float], Sequence[Mapping[str, float]]],
+    share: float,
+    measure: str = "accuracy",
+) -> dict[str, list[float]]:
     """Name -> one value a seed, of all that was tuned at a share."""
     return {
         name: [result[measure] for result in results]

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from smallnets import checks, measure
 from smallnets.data import Dataset
+from smallnets.measure import Timing
 from smallnets.search.lana.baselines import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.candidates import distil_candidates
-from smallnets.search.lana.latency import LatencyTable, Timing, measure_table
+from smallnets.search.lana.latency import LatencyTable, measure_table
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.other_solvers import solve_greedy
 from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes

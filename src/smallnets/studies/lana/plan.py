@@ -189,11 +189,11 @@ def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Datase
         settings = replace(settings, overlap=checks.between("overlap", options.overlap, 0, 1))
     for operation in (*settings.pool, *settings.small_pool):
         parsed(operation)
-    trainings = settings.teaching, settings.distilling, settings.tuning
+    trainings = [settings.teaching, settings.distilling, settings.tuning]
     enough_images(dataset, max(one.batch_size for one in trainings))
     if options.epochs is not None:
         share = checks.whole("epochs", options.epochs, 1) / settings.teaching.epochs
-        trainings = tuple(one.with_epochs(max(1, round(share * one.epochs))) for one in trainings)
+        trainings = [one.with_epochs(max(1, round(share * one.epochs))) for one in trainings]
     teaching, distilling, tuning = trainings
     return dataset, replace(
         settings,

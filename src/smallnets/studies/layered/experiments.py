@@ -13,82 +13,58 @@ from torch.nn import functional as F
 
 from smallnets import measure
 from smallnets.data import Dataset
-from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision, recalibrate, truncated
+from smallnets.quantize.layered.baselines import recalibrate_width, truncated
 from smallnets.quantize.layered.combine import gram_matrix
 from smallnets.quantize.layered.fake import WeightRule, layered_value, search_start
 from smallnets.quantize.layered.file import layered_bytes, load_layered
 from smallnets.quantize.layered.network import LayeredNetwork, to_layered
 from smallnets.quantize.layered.train import TrainOnce, train_once
-from smallnets.studies.layered.plan import StudySettings
-from smallnets.training import fit
+from smallnets.studies.layered.plan import Settings
+from smallnets.studies.layered.variants import VARIANTS
+from smallnets.studies.networks import build_network, test_accuracy, train_network
+from smallnets.studies.study import every, run_grid
 from smallnets.training.checkpoint import History
-from smallnets.training.classifier import classifier
 from smallnets.training.workers import threads
 
 MAIN = ("layered", "weighted")
-WAYS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
-    "layered": ({}, TrainOnce()),
-    "weighted": ({}, TrainOnce(combine="narrowest half")),
-    "plain": ({"weights": WeightRule(rule="plain")}, TrainOnce()),
-    "shared norm": ({"norms": "shared"}, TrainOnce()),
-    "raw": ({"weights": WeightRule(gradient="raw")}, TrainOnce()),
-    "tied": ({"weights": WeightRule(steps="tied", gradient="scaled")}, TrainOnce()),
-    "round": ({"weights": WeightRule(rule="round")}, TrainOnce()),
-    "highest only": ({}, TrainOnce(combine="highest only")),
-    "min-norm": ({}, TrainOnce(combine="min-norm")),
-    "min-norm, normalised": ({}, TrainOnce(combine="min-norm, normalised")),
-    "pcgrad": ({}, TrainOnce(combine="pcgrad")),
-    "random width": ({}, TrainOnce(combine="random width")),
-    "scratch": ({}, TrainOnce()),
-    "soft": ({}, TrainOnce(mode="soft")),
-    "recursive": ({}, TrainOnce(mode="recursive")),
-    "direct": ({"weights": WeightRule(rule="direct")}, TrainOnce()),
-    "Any-Precision": ({"weights": AnyPrecision()}, TrainOnce(mode="recursive")),
-    "AdaBits": ({"weights": AdaBits()}, TrainOnce()),
-}
 
 
-def new_network(settings: StudySettings, dataset: Dataset, seed: int) -> nn.Module:
-    """An untrained network for the dataset's images and classes, see `classifier`."""
-    return classifier(settings.network, dataset.num_classes, dataset.channels, seed)
-
-
-def trained(
-    dataset: Dataset, settings: StudySettings, seed: int, cache_dir: Path | None = None
+def train_float(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The float network of a seed."""
-    network = new_network(settings, dataset, seed)
-    fit(network, dataset, settings.training, seed=seed, cache_dir=cache_dir, label="float")
-    return network
+    return train_network(
+        settings.network, dataset, settings.training, seed, cache_dir, label="float"
+    )
 
 
 @threads(1)  # steps start from sums, whose last bits depend on the number of threads
-def quantised(
+def train_quantised(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
-    way: str | int,
+    variant: str | int,
     cache_dir: Path | None = None,
 ) -> tuple[LayeredNetwork, History]:
     """A network of all widths trained in some way, or a dedicated one of a single width.
 
     Args:
-        dataset, settings, seed, keep: as in `trained`; all ways but "scratch" start from that
-            network.
-        way: name among `WAYS`, or a bit width.
+        dataset, settings, seed, cache_dir: as in `train_float`; all variants but "scratch" start
+            from that network.
+        variant: name among `VARIANTS`, or a bit width.
     """
     tuning = settings.tuning
-    if way == "scratch":
-        network = new_network(settings, dataset, seed)
+    if variant == "scratch":
+        network = build_network(settings.network, dataset, seed)
         tuning = tuning.with_epochs(settings.training.epochs + tuning.epochs)
     else:
-        network = trained(dataset, settings, seed, cache_dir)
-    if isinstance(way, int):
-        tuning = replace(tuning, lr=settings.narrow_lr) if way <= 2 else tuning
+        network = train_float(dataset, settings, seed, cache_dir)
+    if isinstance(variant, int):
+        tuning = replace(tuning, lr=settings.narrow_lr) if variant <= 2 else tuning
         rule, objective = WeightRule(start="lsq", per_channel=settings.per_channel), TrainOnce()
-        layered = to_layered(network, (way,), weights=rule)
+        layered = to_layered(network, (variant,), weights=rule)
     else:
-        options, objective = WAYS[way]
+        options, objective = VARIANTS[variant]
         weights = options.get("weights", WeightRule())
         if isinstance(weights, WeightRule):
             weights = replace(weights, per_channel=settings.per_channel)
@@ -112,48 +88,43 @@ def accuracies(
     return {bits: test_accuracy(network.set_width(bits), dataset) for bits in widths}
 
 
-def test_accuracy(network: nn.Module, dataset: Dataset) -> float:
-    """Share of the test images that a network gets right."""
-    logits = measure.predict(network, dataset.x_test, dataset.normalise)
-    return measure.accuracy(logits, dataset.y_test)
-
-
-def measured(
+def evaluate_variant(
     dataset: Dataset,
-    settings: StudySettings,
+    settings: Settings,
     seed: int,
-    way: str | int,
+    variant: str | int,
     cache_dir: Path | None = None,
 ) -> dict[str, Any]:
     """What a way of training gives.
 
     Returns:
         "accuracy": width -> test accuracy; "weights": width -> mean weight of its gradient in the
-        last epoch; for way "layered" also "read", the accuracy of every width read from the file,
-        and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated network of
+        last epoch; for variant "layered" also "read", the accuracy of every width read from the
+        file, and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated network of
         the highest width "truncated" and "truncated, recalibrated".
     """
-    network, history = quantised(dataset, settings, seed, way, cache_dir)
+    network, history = train_quantised(dataset, settings, seed, variant, cache_dir)
     last = {k.split()[1]: v for k, v in history[-1].items() if k.startswith("weight ")}
     found: dict[str, Any] = {
         "accuracy": accuracies(network, dataset, network.widths),
         "weights": {int(bits): value for bits, value in last.items()},
     }
     fresh = dataset.normalise(dataset.x_train[: settings.calibration]).split(100)
-    if way == "layered":
+    if variant == "layered":
         data, _ = layered_bytes(network)
-        empty = new_network(settings, dataset, seed)
+        empty = build_network(settings.network, dataset, seed)
         every = range(network.lowest, network.highest + 1)
         found["read"], found["recalibrated"] = {}, {}
         for bits in every:
             copy = load_layered(data, empty, bits=bits)
             found["read"][bits] = test_accuracy(copy, dataset)
-            found["recalibrated"][bits] = test_accuracy(recalibrate(copy, fresh), dataset)
-    if way == settings.widths[0]:
+            found["recalibrated"][bits] = test_accuracy(recalibrate_width(copy, fresh), dataset)
+    if variant == settings.widths[0]:
         cut = truncated(network, settings.widths)
         found["truncated"] = accuracies(cut, dataset, settings.widths)
         found["truncated, recalibrated"] = {
-            bits: test_accuracy(recalibrate(cut, fresh, bits), dataset) for bits in settings.widths
+            bits: test_accuracy(recalibrate_width(cut, fresh, bits), dataset)
+            for bits in settings.widths
         }
     return found
 
@@ -170,39 +141,39 @@ def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Ten
     return gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
 
 
-def all_jobs(
-    dataset: Dataset, settings: StudySettings, cache_dir: Path | None
-) -> list[dict[str, Any]]:
-    """Arguments of `measured` for all seeds and ways, dedicated networks included."""
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+def conditions(settings: Settings) -> dict[tuple[str | int, int], Mapping[str, Any]]:
+    """Cells of the grid: all variants, then dedicated networks, each with its number of seeds."""
+    names: list[str | int] = [*settings.variants, *settings.widths]
+    several = {name: {"variant": name} for name in names}
     main = (*MAIN, *settings.widths)
-    return [
-        {**common, "way": way, "seed": seed}
-        for way in (*settings.variants, *settings.widths)
-        for seed in range(settings.seeds if way in main else settings.variant_seeds)
-    ]
+    seeds = {v: settings.seeds if v in main else settings.variant_seeds for v in several}
+    return every(several, seeds)
 
 
-def by_way(
-    jobs: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
-) -> dict[str | int, list[Mapping[str, Any]]]:
-    """Way -> one result a seed."""
-    found: dict[str | int, list[Mapping[str, Any]]] = {}
-    for job, result in zip(jobs, results, strict=True):
-        found.setdefault(job["way"], []).append(result)
-    return found
+def run_variants(
+    dataset: Dataset, settings: Settings, cache_dir: Path | None = None
+) -> dict[str | int, list[dict[str, Any]]]:
+    """Variant or width -> one result of `evaluate_variant` a seed."""
+    return run_grid(
+        evaluate_variant,
+        conditions(settings),
+        description="quantised",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
 
 
 def fleet_bytes(
-    dataset: Dataset, settings: StudySettings, cache_dir: Path | None = None
+    dataset: Dataset, settings: Settings, cache_dir: Path | None = None
 ) -> dict[str, int]:
     """Real sizes of files: one dedicated network a width, all of them, and the layered file."""
     sizes = {}
     for bits in settings.widths:
-        network, _ = quantised(dataset, settings, 0, bits, cache_dir)
+        network, _ = train_quantised(dataset, settings, 0, bits, cache_dir)
         sizes[f"dedicated, {bits} bits"] = len(layered_bytes(network)[0])
     sizes["all dedicated"] = sum(sizes.values())
-    network, _ = quantised(dataset, settings, 0, "layered", cache_dir)
+    network, _ = train_quantised(dataset, settings, 0, "layered", cache_dir)
     sizes["layered"] = len(layered_bytes(network)[0])
     return sizes
 

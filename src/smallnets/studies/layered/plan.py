@@ -4,44 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from smallnets import checks
-from smallnets.data import Augmentation, Dataset, load
-from smallnets.data.resolution import at_resolution
+from smallnets.data import Augmentation, Dataset
 from smallnets.quantize.layered.codes import check_widths
-from smallnets.training import TrainSettings, with_seeds
+from smallnets.studies.layered.variants import VARIANTS
+from smallnets.studies.study import SizedOptions, SizedSettings, enough_images, open_study
+from smallnets.training import TrainSettings
 
 # ImageNet top-1 of ResNet-18 with weights and activations of 4, 3 and 2 bits, in per cent: the
 # paper's, as quoted by the authors of Double Rounding, and full precision there.
 PUBLISHED = {"float": 70.5, 4: 69.2, 3: 68.8, 2: 66.6}
-VARIANTS = (
-    "layered",
-    "weighted",
-    "plain",
-    "shared norm",
-    "raw",
-    "tied",
-    "round",
-    "highest only",
-    "min-norm",
-    "min-norm, normalised",
-    "pcgrad",
-    "random width",
-    "scratch",
-    "soft",
-    "recursive",
-    "direct",
-    "Any-Precision",
-    "AdaBits",
-)
 
 
-@dataclass(frozen=True)
-class StudySettings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(SizedSettings):
     """Sizes of the chapter's experiments.
 
     Attributes:
-        network: "resnet-DEPTH-WIDTH" for a CIFAR ResNet, or torchvision's name of a network.
-        resolution: side of the images that networks see.
-        train, test: images of each part; None is all.
         seeds: repetitions of layered ("layered", "weighted") and dedicated networks.
         variant_seeds: repetitions of other variants, with the first of those seeds.
         widths: trained ones, from high to low.
@@ -53,11 +31,6 @@ class StudySettings:
         calibration: training images on which BatchNorm is recalibrated.
     """
 
-    network: str
-    resolution: int
-    train: int | None
-    test: int | None
-    seeds: int
     variant_seeds: int
     widths: tuple[int, ...]
     variants: tuple[str, ...]
@@ -68,6 +41,7 @@ class StudySettings:
     calibration: int = 500
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "widths", check_widths(self.widths))
         if len(self.widths) < 2 or self.widths[-1] < 2:
             raise ValueError(
@@ -84,7 +58,7 @@ class StudySettings:
 _VIEW = Augmentation(crop=1)
 _SHOWN = ("layered", "weighted")
 PRESETS = {
-    "smoke": StudySettings(
+    "smoke": Settings(
         network="resnet-8-4",
         resolution=16,
         train=160,
@@ -104,7 +78,7 @@ PRESETS = {
         ),
         calibration=64,
     ),
-    "small": StudySettings(
+    "small": Settings(
         network="resnet-8-12",
         resolution=16,
         train=2000,
@@ -127,7 +101,7 @@ PRESETS = {
         ),
     ),
     # For CIFAR-100, one of the paper's data sets; its network and schedule are not known to us.
-    "paper": StudySettings(
+    "paper": Settings(
         network="resnet-20-16",
         resolution=32,
         train=None,
@@ -135,7 +109,7 @@ PRESETS = {
         seeds=3,
         variant_seeds=3,
         widths=(8, 6, 4, 2),
-        variants=VARIANTS,
+        variants=tuple(VARIANTS),
         training=TrainSettings(epochs=160, batch_size=128, lr=0.1, warmup_epochs=2),
         tuning=TrainSettings(
             epochs=100, batch_size=128, lr=0.05, weight_decay=1e-4, precision="32-true"
@@ -145,78 +119,38 @@ PRESETS = {
 }
 
 
-def prepare(
-    name: str,
-    scale: str,
-    *,
-    seeds: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    train: int | None = None,
-    test: int | None = None,
-    network: str | None = None,
-    resolution: int | None = None,
-    widths: str | Sequence[int] | None = None,
-    variants: str | Sequence[str] | None = None,
-    epochs: int | None = None,
-    flips: bool | None = None,
-) -> tuple[Dataset, StudySettings]:
-    """The data set and the settings of a run: a preset, with what was asked for in its place.
+@dataclass(frozen=True, kw_only=True)
+class Options(SizedOptions):
+    """What a reader may ask for: also the widths and the ways to train them.
 
-    Args:
-        name: of the data set, for `smallnets.data.load`.
-        scale: name of a preset.
-        seeds: repetitions.
-        device, precision: of all trainings; quantised ones have float32 where it is "auto", since
-            codes of 8 bits do not fit the eight digits of bfloat16.
-        train, test: images of each part.
-        network: "resnet-DEPTH-WIDTH", or one of torchvision's classification networks.
-        resolution: side of the images, at most that of the data set.
+    Attributes:
+        precision: quantised networks are trained in float32 where it is "auto", since codes of 8
+            bits do not fit the eight digits of bfloat16.
+        epochs: of the tuning of quantised networks.
         widths: trained bit widths, at least two; a sequence, or text such as "4,3,2".
         variants: names among `VARIANTS`; a sequence, or text such as "layered/plain/direct".
-        epochs: of the tuning of quantised networks.
-        flips: whether mirrored images keep their label; None asks the data set.
+    """
+
+    widths: str | Sequence[int] | None = None
+    variants: str | Sequence[str] | None = None
+
+
+def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Dataset, Settings]:
+    """The data set and the settings of a run: a preset, with what was asked for in its place.
 
     Raises:
         ValueError: unknown names, numbers out of range, or too few images for the scale.
     """
-    checks.one_of("scale", scale, PRESETS)
-    preset = with_seeds(PRESETS[scale], seeds)
-    dataset = load(
-        name,
-        train=preset.train if train is None else train,
-        test=preset.test if test is None else test,
-        flips=flips,
-    )
-    side = min(preset.resolution, *dataset.size) if resolution is None else resolution
-    dataset = at_resolution(dataset, side)
-    images = len(dataset.y_train)
-    checks.at_least("number of training images", images, preset.training.batch_size)
-    view = replace(preset.training.augmentation, flip=dataset.flips)
-    training, tuning = (
-        replace(
-            one,
-            device=device,
-            precision=one.precision if precision == "auto" else precision,
-            augmentation=view,
-        )
-        for one in (preset.training, preset.tuning)
-    )
-    chosen = preset.widths if widths is None else listed(widths)
-    ways = [way for way in preset.variants if way != "random width" or len(chosen) > 3]
-    settings = replace(
-        preset,
-        network=preset.network if network is None else network,
-        resolution=side,
-        train=images,
-        test=len(dataset.y_test),
-        widths=chosen,
-        variants=tuple(ways) if variants is None else named(variants),
-        training=training,
-        tuning=tuning if epochs is None else tuning.with_epochs(epochs),
-        calibration=min(preset.calibration, images),
-    )
-    return dataset, settings
+    dataset, settings = open_study(name, scale, PRESETS, options)
+    enough_images(dataset, settings.training.batch_size)
+    if options.epochs is not None:
+        settings = replace(settings, tuning=settings.tuning.with_epochs(options.epochs))
+    widths = settings.widths if options.widths is None else listed(options.widths)
+    variants = tuple(v for v in settings.variants if v != "random width" or len(widths) > 3)
+    if options.variants is not None:
+        variants = listed_variants(options.variants)
+    calibration = min(settings.calibration, len(dataset.y_train))
+    return dataset, replace(settings, widths=widths, variants=variants, calibration=calibration)
 
 
 def listed(widths: str | Sequence[int]) -> tuple[int, ...]:
@@ -233,6 +167,6 @@ def listed(widths: str | Sequence[int]) -> tuple[int, ...]:
         raise ValueError(f"widths must be numbers such as 4,3,2; got {widths!r}") from error
 
 
-def named(variants: str | Sequence[str]) -> tuple[str, ...]:
+def listed_variants(variants: str | Sequence[str]) -> tuple[str, ...]:
     """Variants from text with slashes between them."""
     return tuple(variants.split("/") if isinstance(variants, str) else variants)

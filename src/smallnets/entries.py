@@ -1,0 +1,23 @@
+"""The entry points of a room, read when they are asked for: a room costs what is used of it."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def entries(
+    room: str, methods: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a room.
+
+    Args:
+        room: its dotted name.
+        methods: name of an entry point -> the package or module in the room that has it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in methods:
+            raise AttributeError(f"module {room!r} has no attribute {name!r}")
+        return getattr(import_module(f"{room}.{methods[name]}"), name)
+
+    return get, lambda: sorted(methods)
