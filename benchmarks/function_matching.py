@@ -84,7 +84,7 @@ def main() -> None:
     cores = cpu_count()
     for resolution in (16, 32):
         dataset, settings = study.prepare(
-            "glyphs10", "small", train=3400, resolution=resolution, device="cpu"
+            "glyphs10", "small", study.Options(train=3400, resolution=resolution, device="cpu")
         )
         part = study.transfer_set(dataset, settings)
         torch.set_num_threads(cores)

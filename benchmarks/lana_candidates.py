@@ -24,7 +24,7 @@ from smallnets.search.lana import (
     solve_lagrangian,
 )
 from smallnets.studies.lana.networks import build_network, layered_network
-from smallnets.studies.lana.plan import prepare
+from smallnets.studies.lana.plan import Options, prepare
 from smallnets.training import seeded
 
 NAMES = ("conv3", "dwsep3", "ir_e1_k3", "bottleneck_r0.25_k3", "lowrank_r0.25_k3", "fused_e1_k3")
@@ -33,7 +33,7 @@ NAMES = ("conv3", "dwsep3", "ir_e1_k3", "bottleneck_r0.25_k3", "lowrank_r0.25_k3
 def candidates(images: int = 192) -> None:
     """Seconds of one epoch of phase 1, both ways, on one thread."""
     torch.set_num_threads(1)
-    dataset, settings = prepare("glyphs10", "small", train=images, device="cpu")
+    dataset, settings = prepare("glyphs10", "small", Options(train=images, device="cpu"))
     layered = layered_network(build_network(settings.teacher, dataset, 0).eval(), dataset)
     brief = replace(settings.distilling, epochs=1, warmup_epochs=0.0)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from smallnets import checks
 from smallnets.measure import evaluating
 
 
@@ -46,6 +47,9 @@ def recalibrate(
 
     Returns:
         The network.
+
+    Raises:
+        ValueError: a batch without images.
     """
     norms = batch_norms(network) if norms is None else norms
     momenta = [norm.momentum for norm in norms]
@@ -56,8 +60,11 @@ def recalibrate(
             if reset:
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain mean over batches
-        for images in batches:
-            network(images if first is None else images.to(first.device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        try:
+            for images in batches:
+                checks.whole("number of images in a batch", len(images), 1)
+                network(images if first is None else images.to(first.device))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
     return network

@@ -22,21 +22,20 @@ from smallnets.distill.fidelity import (
     divergence,
     ensemble_log_probs,
     hard_cross_entropy,
-    hsic,
     interpolate_state,
-    kernel_matrix,
     logit_loss,
     member_divergence,
     mixed_cross_entropy,
     plane_basis,
     real_and_synthetic,
-    recalibrate_running,
     soft_cross_entropy,
     tempered,
 )
 from smallnets.measure import cka
+from smallnets.measure.alignment import hsic, kernel_matrix
 from smallnets.models import named
 from smallnets.studies.fidelity.experiments import calibration_bins
+from smallnets.surgery import recalibrate
 from smallnets.training import TrainSettings, learning_rate, new_optimizer
 
 OUR_NAME = {
@@ -353,7 +352,7 @@ def test_refreshed_statistics_and_what_the_network_then_says(values, agrees, cas
 
     def refreshed(share):
         network.load_state_dict(interpolate_state(teacher, random, share))
-        recalibrate_running(network.eval(), batches)
+        recalibrate(network.eval(), batches, reset=False)
         assert not network.training
         return network
 
@@ -455,7 +454,7 @@ def test_rows_of_batches_with_synthetic_images(values, agrees, case):
 @pytest.mark.cases(r"(?P<case>\w+)_mix_out")
 def test_a_blend_has_one_share_for_all(values, agrees, case):
     images, share, partner = (values.tensor(f"{case}_mix_{key}") for key in ("x", "lam", "perm"))
-    agrees(lambda: blend(images, share, partner), values[f"{case}_mix_out"], 1e-12, 0)
+    agrees(lambda: blend(images, images[partner], share), values[f"{case}_mix_out"], 1e-12, 0)
 
 
 def perceptron(flat, sizes):

@@ -4,26 +4,25 @@ from dataclasses import replace
 
 import pytest
 
-from smallnets.distill import matching
-from smallnets.studies import fidelity as study
+from smallnets.distill.matching import Matching
+from smallnets.studies import fidelity, similarity
 from smallnets.studies import matching as study
-from smallnets.studies import similarity as study
 
 
 @pytest.mark.parametrize(
     ("presets", "changes", "message"),
     [
-        (study.PRESETS, {"seeds": 0}, "seeds must be at least 1; got 0"),
-        (study.PRESETS, {"gammas": ()}, "gammas must hold at least one number; got none"),
+        (similarity.PRESETS, {"seeds": 0}, "seeds must be at least 1; got 0"),
+        (similarity.PRESETS, {"gammas": ()}, "gammas must hold at least one number; got none"),
         (
-            study.PRESETS,
+            similarity.PRESETS,
             {"betas": (1, -1)},
             "every one of betas must be greater than 0; got -1",
         ),
-        (study.PRESETS, {"alpha": 2}, "alpha must be between 0 and 1; got 2"),
-        (study.PRESETS, {"members": (0,)}, "every one of members must be at least 1; got 0"),
-        (study.PRESETS, {"lams": (2.0,)}, "every one of lams must be between 0 and 1; got 2.0"),
-        (study.PRESETS, {"share": -0.1}, "share must be between 0 and 1; got -0.1"),
+        (similarity.PRESETS, {"alpha": 2}, "alpha must be between 0 and 1; got 2"),
+        (fidelity.PRESETS, {"members": (0,)}, "every one of members must be at least 1; got 0"),
+        (fidelity.PRESETS, {"lams": (2.0,)}, "every one of lams must be between 0 and 1; got 2.0"),
+        (fidelity.PRESETS, {"share": -0.1}, "share must be between 0 and 1; got -0.1"),
         (study.PRESETS, {"lengths": ()}, "lengths must hold at least one number; got none"),
         (
             study.PRESETS,
@@ -39,7 +38,7 @@ def test_sizes_out_of_range_are_named(presets, changes, message):
     assert str(error.value) == message
 
 
-def test_a_lesson_is_checked():
+def test_a_student_is_checked():
     ask = study.PRESETS["small"].matching
     with pytest.raises(ValueError, match=r"optimizer must be one of sgd, .*; got 'sgdd'"):
         study.StudentConfig(ask, 1, optimizer="sgdd")
@@ -58,5 +57,5 @@ def test_a_lesson_is_checked():
 )
 def test_what_is_asked_is_checked(changes, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011, the whole message is compared
-        matching.Matching(**changes)
+        Matching(**changes)
     assert str(error.value) == message

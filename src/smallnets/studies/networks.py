@@ -84,7 +84,7 @@ def train_network(
     return network
 
 
-def test_accuracy(network: nn.Module, dataset: Dataset) -> float:
+def evaluate_accuracy(network: nn.Module, dataset: Dataset) -> float:
     """Share of the test images that a network gets right."""
     logits = measure.predict(network, dataset.x_test, dataset.normalise)
     return measure.accuracy(logits, dataset.y_test)

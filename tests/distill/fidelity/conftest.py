@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import pytest
 
-from smallnets.data import load
-from smallnets.studies.fidelity import PRESETS, prepare
+from smallnets.data import Augmentation, load
+from smallnets.training import TrainSettings
 
 
 @pytest.fixture(scope="session")
@@ -13,8 +11,8 @@ def digits():
 
 @pytest.fixture(scope="session")
 def quick():
-    """The smoke settings for small images, with the arithmetic that every machine has."""
-    _, settings = prepare("digits", "smoke", device="cpu", precision="32-true", train=300)
-    assert settings.network == PRESETS["smoke"].network
-    training = replace(settings.training, epochs=2, warmup_epochs=0.5)
-    return replace(settings, teaching=training, training=training)
+    """A training of a few steps in the arithmetic that every machine has."""
+    return TrainSettings(
+        epochs=2, batch_size=64, lr=0.3, warmup_epochs=0.5, weight_decay=1e-4, augmentation=Augmentation(crop=2),
+        device="cpu", precision="32-true",
+    )  # fmt: skip

@@ -67,12 +67,10 @@ def test_students_of_a_cohort_learn_as_they_would_alone_and_the_teacher_stays(di
     before = weights_digest(teacher.state_dict())
     objectives = {"one": Objective(members=1), "both": Objective(temperature=4.0)}
     together = {name: build_network("convnet-4", digits, 0) for name in objectives}
-    log = distill_from_ensemble(together, teacher, digits, objectives, quick.training, seed=0)
+    log = distill_from_ensemble(together, teacher, digits, objectives, quick, seed=0)
     assert set(log[0]) == {"loss", "one", "both"}
     alone = {"both": build_network("convnet-4", digits, 0)}
-    distill_from_ensemble(
-        alone, teacher, digits, {"both": objectives["both"]}, quick.training, seed=0
-    )
+    distill_from_ensemble(alone, teacher, digits, {"both": objectives["both"]}, quick, seed=0)
     assert weights_digest(alone["both"].state_dict()) == weights_digest(
         together["both"].state_dict()
     )
@@ -82,7 +80,7 @@ def test_students_of_a_cohort_learn_as_they_would_alone_and_the_teacher_stays(di
 
 def test_imitation_brings_the_student_to_its_teacher(digits, quick):
     teacher = build_network("convnet-4", digits, 7).eval()
-    training = replace(quick.training, epochs=20, lr=0.05)
+    training = replace(quick, epochs=20, lr=0.05)
     student = build_network("convnet-4", digits, 0).eval()
     images = digits.normalise(digits.x_test)
 
@@ -101,7 +99,7 @@ def test_imitation_brings_the_student_to_its_teacher(digits, quick):
 def test_labels_of_extra_images_are_not_learnt(digits, quick):
     extra = digits.x_test[:20]
     view = Policy(crop=0, extra=extra, share=0.5)
-    training = replace(quick.training, augmentation=view, epochs=1)
+    training = replace(quick, augmentation=view, epochs=1)
     teacher = Ensemble([build_network("convnet-4", digits, 7)])
     found = []
     for _ in range(2):
@@ -119,7 +117,7 @@ def other_extras(digits, value):
 def test_other_extra_images_are_another_training(digits, quick, tmp_path):
     teacher = Ensemble([build_network("convnet-4", digits, 7)])
     for value in (0, 200, 0):
-        training = replace(quick.training, augmentation=other_extras(digits, value), epochs=1)
+        training = replace(quick, augmentation=other_extras(digits, value), epochs=1)
         student = {"s": build_network("convnet-4", digits, 0)}
         distill_from_ensemble(
             student, teacher, digits, {"s": Objective()}, training, seed=0, cache_dir=tmp_path
@@ -147,12 +145,12 @@ def test_what_does_not_fit_is_refused_before_training(digits, quick):
     network = build_network("convnet-4", digits, 0)
     teacher = Ensemble([copy.deepcopy(network)])
     five = digits.classes(range(5))
-    blended = replace(quick.training, augmentation=Policy(crop=0, mixing=True))
+    blended = replace(quick, augmentation=Policy(crop=0, mixing=True))
     for students, objectives, data, training, message in (
-        ({}, {}, digits, quick.training, r"got students \[\], objectives \[\]"),
-        ({"a": network}, {"b": Objective()}, digits, quick.training, "needs an objective"),
+        ({}, {}, digits, quick, r"got students \[\], objectives \[\]"),
+        ({"a": network}, {"b": Objective()}, digits, quick, "needs an objective"),
         (
-            {"a": network}, {"a": Objective(members=2)}, digits, quick.training,
+            {"a": network}, {"a": Objective(members=2)}, digits, quick,
             "members of 'a' must be between 1 and 1; got 2",
         ),
         (
@@ -160,7 +158,7 @@ def test_what_does_not_fit_is_refused_before_training(digits, quick):
             "alpha of 'a' must be 0 where images are blended; got 0.1",
         ),
         (
-            {"a": network}, {"a": Objective()}, five, quick.training,
+            {"a": network}, {"a": Objective()}, five, quick,
             "teacher has 10 classes; the dataset has 5",
         ),
     ):  # fmt: skip

@@ -1,9 +1,7 @@
-from dataclasses import replace
-
 import pytest
 
-from smallnets.data import load
-from smallnets.studies.similarity import PRESETS
+from smallnets.data import Augmentation, load
+from smallnets.training import TrainSettings
 
 
 @pytest.fixture(scope="session")
@@ -13,8 +11,8 @@ def digits():
 
 @pytest.fixture(scope="session")
 def quick():
-    """The smoke settings with the arithmetic that every machine has."""
-    preset = PRESETS["smoke"]
-    training = replace(preset.training, precision="32-true", device="cpu")
-    tuning = replace(preset.fine_tuning, precision="32-true", device="cpu")
-    return replace(preset, training=training, fine_tuning=tuning)
+    """A training of a few steps in the arithmetic that every machine has."""
+    return TrainSettings(
+        epochs=1, batch_size=64, lr=0.3, warmup_epochs=0.375, augmentation=Augmentation(crop=2),
+        device="cpu", precision="32-true",
+    )  # fmt: skip

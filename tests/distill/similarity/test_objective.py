@@ -91,7 +91,7 @@ def test_the_teacher_stays_bit_for_bit_and_no_hook_is_left(digits, quick):
     before, start = weights_digest(teacher.state_dict()), weights_digest(student.state_dict())
     history = distil(
         {"both": student}, teacher, digits, {"both": DistillationObjective(kd=1, sp=10, at=1)},
-        quick.training, seed=0,
+        quick, seed=0,
     )  # fmt: skip
     assert weights_digest(teacher.state_dict()) == before
     assert weights_digest(student.state_dict()) != start
@@ -103,7 +103,7 @@ def test_the_teacher_stays_bit_for_bit_and_no_hook_is_left(digits, quick):
 def test_students_of_other_families_need_no_adaptation(digits, quick):
     students = {"wide": wide_resnet(10, 1, 10, 1), "plain": convnet(3, 10, 1, norm="none")}
     objectives = dict.fromkeys(students, DistillationObjective(sp=10))
-    history = distil(students, convnet(4, 10, 1), digits, objectives, quick.training, seed=0)
+    history = distil(students, convnet(4, 10, 1), digits, objectives, quick, seed=0)
     assert all(np.isfinite(value) for value in history[-1].values())
 
 
@@ -139,7 +139,7 @@ def test_networks_that_do_not_fit_are_named_before_training(
             teacher,
             digits,
             {"s": DistillationObjective(kd=1)},
-            quick.training,
+            quick,
             seed=0,
         )
     assert "\n" not in str(error.value)
@@ -166,5 +166,5 @@ def test_wrong_requests_are_named_before_training(digits, quick, objectives, set
     with pytest.raises(ValueError, match=message):
         distil(
             {"s": convnet(2, 10, 1)}, convnet(2, 10, 1), digits, objectives,
-            replace(quick.training, **settings), seed=0,
+            replace(quick, **settings), seed=0,
         )  # fmt: skip

@@ -17,12 +17,12 @@ from smallnets.quantize.layered import (
     SwitchBatchNorm,
     TrainOnce,
     WeightRule,
+    recalibrate_width,
     to_layered,
     train_once,
     truncated,
 )
 from smallnets.quantize.lsq import lsq, lsq_gradient_factor
-from smallnets.surgery import recalibrate
 from smallnets.training import Batch, fit
 
 LABELS = torch.arange(12) % 4
@@ -295,7 +295,7 @@ def test_recalibration_forgets_what_was_there(layered, images):
     batches, others = images.split(6), (3 * images - 1).split(4)
     found = []
     for given in (batches, others, batches):
-        recalibrate(layered, given, 4)
+        recalibrate_width(layered, given, 4)
         state = layered.state_dict()
         found.append(torch.cat([v for k, v in state.items() if "norms.4.running_mean" in k]))
     assert torch.equal(found[0], found[2])
@@ -308,7 +308,7 @@ def test_recalibration_gives_one_width_fresh_statistics(layered, images):
         layered(images * 3 + 1, 8)
     layered.eval()
     before = {bits: layered(images, bits) for bits in (8, 4)}
-    recalibrate(layered, images.split(6), 8)
+    recalibrate_width(layered, images.split(6), 8)
     assert not torch.equal(layered(images, 8), before[8])
     assert torch.equal(layered(images, 4), before[4])
     assert not layered.training

@@ -1,10 +1,12 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import FineTuning, evaluate_network, fine_tune, recalibrated, tuning_loss
+from smallnets.search.lana import FineTuning, evaluate_network, fine_tune, tuning_loss
+from smallnets.surgery import recalibrate
 
 
 def test_alpha_mixes_the_two():
@@ -55,7 +57,7 @@ def test_fine_tuning_brings_a_student_closer_and_leaves_the_rest(
 def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, pool, digits):
     x, y = digits.normalise(digits.x_train), digits.y_train
     student = pool.stitched(layered, (2, 2, 1))
-    changed = recalibrated(student, x, batch_size=128)
+    changed = recalibrate(copy.deepcopy(student), x.split(128))
     assert changed is not student
     for (name, old), new in zip(
         student.state_dict().items(), changed.state_dict().values(), strict=True
@@ -75,5 +77,5 @@ def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, poo
     )
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)
     assert found["loss"] != evaluate_network(student, x, y)["loss"]
-    with pytest.raises(ValueError, match="number of inputs must be at least 1; got 0"):
-        recalibrated(student, x[:0])
+    with pytest.raises(ValueError, match="number of images in a batch must be at least 1; got 0"):
+        recalibrate(student, x[:0].split(1))

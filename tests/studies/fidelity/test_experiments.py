@@ -11,6 +11,7 @@ from smallnets.distill.fidelity import distillation_gap
 from smallnets.studies.fidelity import (
     EXPERIMENTS,
     PRESETS,
+    Options,
     StudentEvaluator,
     capacities,
     data_policies,
@@ -62,14 +63,14 @@ def test_presets_hold_the_papers_settings():
 
 
 def test_preparing_puts_what_was_asked_for_in_place():
-    data, settings = prepare("digits", "small", seeds=2, epochs=4, train=500, flips=True)
+    data, settings = prepare("digits", "small", Options(seeds=2, epochs=4, train=500, flips=True))
     assert len(data.y_train) == settings.train == 500
     assert (settings.seeds, settings.side_seeds) == (2, 2)
     assert (settings.teaching.epochs, settings.training.epochs) == (4, 4)
     assert settings.training.warmup_epochs == pytest.approx(1.5)
     assert settings.training.augmentation == Augmentation(crop=2, flip=True)
     assert settings.teaching.batch_size <= 0.25 * 500
-    assert prepare("digits", "smoke", norm="layer")[1].near_norm == "layer"
+    assert prepare("digits", "smoke", Options(norm="layer"))[1].near_norm == "layer"
     assert prepare("digits", "smoke")[1].foreign == "glyphs62"
     letters, alone = prepare("glyphs62", "smoke")
     assert alone.foreign is None  # nobody is a stranger to letters and digits
@@ -88,7 +89,7 @@ def test_preparing_puts_what_was_asked_for_in_place():
 )
 def test_what_cannot_be_run_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        prepare("digits", **{"scale": "smoke", **arguments})
+        prepare("digits", Options(**{"scale": "smoke", **arguments}))
 
 
 def test_no_student_starts_at_a_teachers_first_weights():

@@ -13,7 +13,7 @@ TINY = {"train": 96, "seeds": 2, "epochs": 1, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def prepared():
-    return study.prepare("glyphs10", "smoke", **TINY)
+    return study.prepare("glyphs10", "smoke", study.Options(**TINY))
 
 
 def test_one_network_through_every_experiment(prepared, tmp_path):
@@ -79,7 +79,7 @@ def test_presets_and_requests(prepared):
     assert study.PRESETS["paper"].reconstruction == gn.ReconstructionSettings()
     assert settings.seeds == 2
     _, asked = study.prepare(
-        "glyphs10", "smoke", **TINY, images=12, synthesis_steps=2, unit_steps=5
+        "glyphs10", "smoke", study.Options(**TINY, images=12, synthesis_steps=2, unit_steps=5)
     )
     assert (asked.images, asked.synthesis.batch_size) == (12, 12)
     assert (asked.synthesis.iterations, asked.reconstruction.iterations) == (2, 5)
@@ -100,7 +100,7 @@ def test_presets_and_requests(prepared):
 def test_requests_are_checked(changes, message):
     arguments = {"name": "glyphs10", "scale": "smoke", **TINY, **changes}
     with pytest.raises(ValueError, match=message):
-        study.prepare(**arguments)
+        study.prepare(study.Options(**arguments))
 
 
 def test_unknown_networks_are_refused(prepared):

@@ -11,7 +11,9 @@ from smallnets.training import fit
 
 @pytest.fixture(scope="module")
 def small():
-    dataset, settings = study.prepare("digits", "smoke", device="cpu", precision="32-true")
+    dataset, settings = study.prepare(
+        "digits", "smoke", study.Options(device="cpu", precision="32-true")
+    )
     return dataset, settings
 
 
@@ -32,7 +34,7 @@ def test_halves_in_two_processes_make_the_same_whole(examined, small):
 
 
 def test_images_are_averaged_down(small):
-    dataset, _ = study.prepare("glyphs10", "smoke", train=64, resolution=8)
+    dataset, _ = study.prepare("glyphs10", "smoke", study.Options(train=64, resolution=8))
     whole = load("glyphs10", train=64)
     mean = whole.x_train[:, :, :4, :4].float().mean((2, 3)).round()
     assert torch.equal(dataset.x_train[:, :, 0, 0].float(), mean)
@@ -220,12 +222,7 @@ def test_settings_take_what_was_asked_for():
     dataset, settings = study.prepare(
         "glyphs10",
         "smoke",
-        seeds=3,
-        train=128,
-        resolution=12,
-        epochs=5,
-        network="resnet18",
-        flips=True,
+        study.Options(seeds=3, train=128, resolution=12, epochs=5, network="resnet18", flips=True),
     )
     assert dataset.size == (12, 12)
     assert (settings.seeds, settings.train, settings.training.epochs) == (3, 128, 5)
@@ -246,7 +243,7 @@ def test_settings_take_what_was_asked_for():
 )
 def test_bad_settings_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        study.prepare(**{"name": "glyphs10", "scale": "smoke", **arguments})
+        study.prepare(study.Options(**{"name": "glyphs10", "scale": "smoke", **arguments}))
     assert "\n" not in str(error.value)
 
 

@@ -23,14 +23,14 @@ from smallnets.studies.lana.experiments import (
     tuning_plans,
 )
 from smallnets.studies.lana.networks import build_network, layered_network, read_weights
-from smallnets.studies.lana.plan import PRESETS, prepare, stored_table
+from smallnets.studies.lana.plan import PRESETS, Options, prepare, stored_table
 
 
 @pytest.fixture(scope="module")
 def prepared():
     """Half-size digits and a teacher of three blocks."""
     dataset, settings = prepare(
-        "digits", "smoke", train=96, seeds=1, device="cpu", precision="32-true"
+        "digits", "smoke", Options(train=96, seeds=1, device="cpu", precision="32-true")
     )
     pool = ("skip", "dwsep3")
     return dataset.take(test=60), replace(settings, pool=pool, siblings=("resnet-8",), sampled=3)
@@ -50,8 +50,8 @@ def table(prepared):
 
 @pytest.fixture(scope="module")
 def found(prepared, table, tmp_path_factory):
-    keep = tmp_path_factory.mktemp("kept")
-    return search(*prepared, 0, table, cache_dir), keep
+    cache_dir = tmp_path_factory.mktemp("kept")
+    return search(*prepared, 0, table, cache_dir), cache_dir
 
 
 def test_budgets_are_shares_and_siblings_without_the_fixed_part(prepared, table):
@@ -109,13 +109,13 @@ def test_the_same_search_twice(prepared, table, found):
 
 def test_tuning_goes_on_from_the_candidates_and_is_kept(prepared, found):
     dataset, settings = prepared
-    result, keep = found
+    result, cache_dir = found
     choices = result["found"]["half"]["best of K"]["choices"]
     plan = {"tuned": (choices, None), "without": (choices, 0.0)}
     first = tune_all([plan], dataset, settings, cache_dir)
-    files = sorted(keep.iterdir())
+    files = sorted(cache_dir.iterdir())
     assert tune_all([plan], dataset, settings, cache_dir) == first
-    assert sorted(keep.iterdir()) == files
+    assert sorted(cache_dir.iterdir()) == files
     assert first[0]["tuned"]["macs"] == first[0]["without"]["macs"]
     assert first[0]["tuned"]["loss"] != first[0]["without"]["loss"]
 
@@ -252,16 +252,16 @@ def test_networks_of_other_names_are_refused(prepared):
 )
 def test_what_cannot_be_prepared_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        prepare(**{"name": "digits", "scale": "smoke", **change})
+        prepare(Options(**{"name": "digits", "scale": "smoke", **change}))
 
 
 def test_a_missing_file_of_weights_is_named():
     with pytest.raises(FileNotFoundError, match=r"published must be a file .*; got 'no.pt'"):
-        prepare("digits", "smoke", published="no.pt")
+        prepare("digits", "smoke", Options(published="no.pt"))
 
 
 def test_epochs_scale_every_training():
-    _, settings = prepare("digits", "small", train=200, epochs=6)
+    _, settings = prepare("digits", "small", Options(train=200, epochs=6))
     assert (settings.teaching.epochs, settings.distilling.epochs, settings.tuning.epochs) == (
         6,
         1,

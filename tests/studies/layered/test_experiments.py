@@ -103,7 +103,7 @@ def test_where_the_highest_width_alone_teaches_the_weights(data, settings):
 def test_a_random_width_needs_a_choice(settings):
     with pytest.raises(ValueError, match=r"random width needs four widths or more; got \(4, 2\)"):
         replace(settings, variants=("layered", "random width"))
-    _, three = study.prepare("digits", "paper", train=500, widths="4,3,2")
+    _, three = study.prepare("digits", "paper", study.Options(train=500, widths="4,3,2"))
     assert "random width" not in three.variants
     assert len(three.variants) == len(study.VARIANTS) - 1
 
@@ -153,7 +153,9 @@ def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):
 
 def test_prepare_takes_what_was_asked_for():
     images, settings = study.prepare(
-        "digits", "smoke", seeds=2, train=100, resolution=8, widths="4,3,2", variants="layered/raw"
+        "digits",
+        "smoke",
+        study.Options(seeds=2, train=100, resolution=8, widths="4,3,2", variants="layered/raw"),
     )
     assert images.size == (8, 8)
     assert settings.widths == (4, 3, 2)
@@ -177,7 +179,7 @@ def test_prepare_takes_what_was_asked_for():
 )
 def test_what_is_refused(options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        study.prepare("digits", options.pop("scale", "smoke"), **options)
+        study.prepare("digits", options.pop("scale", "smoke"), study.Options(**options))
     assert "\n" not in str(caught.value)
 
 

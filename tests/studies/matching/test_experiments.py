@@ -20,6 +20,7 @@ from smallnets.studies.matching import (
     GRID,
     PRESETS,
     RECIPES,
+    Options,
     Recipe,
     StudentConfig,
     best_setting,
@@ -95,7 +96,7 @@ def test_the_paper_preset_follows_the_data_set(monkeypatch):
     assert settings.matching.flip
     assert settings.held_out == 0
     assert settings.transfer == len(dataset.y_train)
-    settings = prepare("imagenet", "paper", patience="medium")[1]
+    settings = prepare("imagenet", "paper", Options(patience="medium"))[1]
     assert asked["size"] == 256
     assert settings.training.weight_decay == 3e-4
     assert settings.held_out == int(0.02 * len(dataset.y_train))
@@ -273,7 +274,7 @@ def test_the_best_of_a_search_is_found():
 
 def test_prepare_gives_a_preset_with_what_was_asked_for():
     dataset, settings = prepare(
-        "digits", "small", seeds=2, train=600, epochs=20, precision="32-true", flips=True
+        "digits", "small", Options(seeds=2, train=600, epochs=20, precision="32-true", flips=True)
     )
     assert (settings.train, settings.test, settings.held_out) == (600, 360, 120)
     assert (settings.seeds, settings.side_seeds, settings.transfer) == (2, 2, 160)
@@ -285,7 +286,7 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
     assert not prepare("digits", "smoke")[1].matching.flip
     assert isinstance(settings.matching, Matching)
     assert dataset.flips
-    settings = prepare("digits", "smoke", transfer=80, resolution=12)[1]
+    settings = prepare("digits", "smoke", Options(transfer=80, resolution=12))[1]
     assert (settings.transfer, settings.matching.resolution) == (80, 12)
 
 
@@ -305,12 +306,12 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
 )
 def test_wrong_requests_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        prepare(**{"name": "digits", "scale": "smoke", **arguments})
+        prepare(Options(**{"name": "digits", "scale": "smoke", **arguments}))
 
 
 def test_a_missing_checkpoint_is_named():
     with pytest.raises(FileNotFoundError, match=r"published must be .*; got 'nowhere.npz'"):
-        prepare("digits", "smoke", published="nowhere.npz")
+        prepare("digits", "smoke", Options(published="nowhere.npz"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from smallnets.data import load
 from smallnets.distill.similarity import DistillationObjective, portrait, sp_loss
 from smallnets.studies.similarity import (
     PRESETS,
+    Options,
     ablations,
     best_setting,
     compare,
@@ -170,18 +171,18 @@ def test_sweep_names_its_weights_and_the_best_is_found(quick):
 
 def test_prepare_gives_a_preset_with_what_was_asked_for():
     dataset, settings = prepare(
-        "digits", "small", seeds=2, train=1000, epochs=3, precision="32-true"
+        "digits", "small", Options(seeds=2, train=1000, epochs=3, precision="32-true")
     )
     assert (settings.train, settings.test, settings.held_out) == (1000, 360, 200)
     assert (settings.seeds, settings.side_seeds, settings.sweep_seeds) == (2, 2, 2)
     assert settings.training.epochs == 3
     assert (settings.training.precision, settings.fine_tuning.precision) == ("32-true", "32-true")
     assert settings.training.augmentation.flip is dataset.flips is False
-    assert prepare("digits", "smoke", flips=True)[1].training.augmentation.flip
+    assert prepare("digits", "smoke", Options(flips=True))[1].training.augmentation.flip
 
 
 def test_a_shorter_step_schedule_keeps_its_shape():
-    settings = prepare("digits", "paper", epochs=20)[1].training
+    settings = prepare("digits", "paper", Options(epochs=20))[1].training
     assert (settings.epochs, settings.milestones) == (20, (6, 12, 16))
 
 
@@ -200,13 +201,13 @@ def test_wrong_requests_are_named(arguments, message):
     name, scale, *rest = arguments
     given = dict(zip(("seeds", "train", "epochs"), rest, strict=False))
     with pytest.raises(ValueError, match=message):
-        prepare(name, scale, **given)
+        prepare(name, scale, Options(**given))
 
 
 def test_a_given_weight_is_checked_first_and_is_the_only_candidate():
-    assert prepare("digits", "smoke", gamma=7)[1].gammas == (7,)
+    assert prepare("digits", "smoke", Options(gamma=7))[1].gammas == (7,)
     with pytest.raises(ValueError, match="gamma must be greater than 0; got -5"):
-        prepare("digits", "smoke", gamma=-5)
+        prepare("digits", "smoke", Options(gamma=-5))
 
 
 def test_two_classes_are_too_few_for_a_transfer(tmp_path):

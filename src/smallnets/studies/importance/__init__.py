@@ -19,7 +19,7 @@ from smallnets.studies.importance.experiments import (
     widths,
 )
 from smallnets.studies.importance.plan import PRESETS, Options, Settings, prepare
-from smallnets.studies.networks import build_network, test_accuracy
+from smallnets.studies.networks import build_network, evaluate_accuracy
 
 __all__ = [
     "ESTIMATES",
@@ -40,7 +40,7 @@ __all__ = [
     "prune_and_tune",
     "ranked",
     "scoring_batches",
-    "test_accuracy",
+    "evaluate_accuracy",
     "train_whole",
     "tune_all",
     "widths",

@@ -34,7 +34,7 @@ from smallnets.prune.importance.schedule import Schedule
 from smallnets.prune.importance.scores import CRITERIA, Scores, divide_by_sites, scores
 from smallnets.prune.importance.surgery import Costs, costs, masked, remove
 from smallnets.studies.importance.plan import Settings
-from smallnets.studies.networks import test_accuracy, train_network
+from smallnets.studies.networks import evaluate_accuracy, train_network
 from smallnets.studies.study import run_grid
 from smallnets.training import fit, run_parallel
 
@@ -145,7 +145,7 @@ def rank_and_cut(
         for name, one in ranked(found, groups, settings).items()
     }
     return {
-        "accuracy": test_accuracy(network, dataset),
+        "accuracy": evaluate_accuracy(network, dataset),
         "scores": found,
         "inner": tuple(inner),
         "agreement": agreement,
@@ -210,7 +210,7 @@ def _masked_accuracy(
     masks: Mapping[str, Tensor],
 ) -> float:
     with masked(network, groups, masks):
-        return test_accuracy(network, dataset)
+        return evaluate_accuracy(network, dataset)
 
 
 def agreement_with(found: Scores, exact: Scores, inner: Sequence[str]) -> dict[str, float]:
@@ -318,11 +318,11 @@ def prune_and_tune(
     else:
         masks = masks_at_macs(ranking, prices, share, least=settings.least)
     smaller = remove(network, groups, masks, example)
-    untuned = test_accuracy(smaller, dataset)
+    untuned = evaluate_accuracy(smaller, dataset)
     fit(smaller, dataset, steps, seed=seed, cache_dir=cache_dir, label="tuned")
     left = kept_units(masks)
     return {
-        "accuracy": test_accuracy(smaller, dataset),
+        "accuracy": evaluate_accuracy(smaller, dataset),
         "untuned": untuned,
         "macs": prices.macs(left) / prices.macs(),
         "parameters": prices.parameters(left) / prices.parameters(),

@@ -16,7 +16,7 @@ from smallnets.studies.layered.experiments import (
 )
 from smallnets.studies.layered.plan import PRESETS, PUBLISHED, Options, Settings, prepare
 from smallnets.studies.layered.variants import VARIANTS
-from smallnets.studies.networks import build_network, test_accuracy
+from smallnets.studies.networks import build_network, evaluate_accuracy
 
 __all__ = [
     "MAIN",
@@ -36,7 +36,7 @@ __all__ = [
     "prepare",
     "rule_errors",
     "run_variants",
-    "test_accuracy",
+    "evaluate_accuracy",
     "train_float",
     "train_quantised",
 ]

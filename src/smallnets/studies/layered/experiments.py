@@ -21,7 +21,7 @@ from smallnets.quantize.layered.network import LayeredNetwork, to_layered
 from smallnets.quantize.layered.train import TrainOnce, train_once
 from smallnets.studies.layered.plan import Settings
 from smallnets.studies.layered.variants import VARIANTS
-from smallnets.studies.networks import build_network, test_accuracy, train_network
+from smallnets.studies.networks import build_network, evaluate_accuracy, train_network
 from smallnets.studies.study import every, run_grid
 from smallnets.training.checkpoint import History
 from smallnets.training.workers import threads
@@ -85,7 +85,7 @@ def accuracies(
     network: LayeredNetwork, dataset: Dataset, widths: Sequence[int]
 ) -> dict[int, float]:
     """Width -> share of the test images that are right."""
-    return {bits: test_accuracy(network.set_width(bits), dataset) for bits in widths}
+    return {bits: evaluate_accuracy(network.set_width(bits), dataset) for bits in widths}
 
 
 def evaluate_variant(
@@ -117,13 +117,13 @@ def evaluate_variant(
         found["read"], found["recalibrated"] = {}, {}
         for bits in every:
             copy = load_layered(data, empty, bits=bits)
-            found["read"][bits] = test_accuracy(copy, dataset)
-            found["recalibrated"][bits] = test_accuracy(recalibrate_width(copy, fresh), dataset)
+            found["read"][bits] = evaluate_accuracy(copy, dataset)
+            found["recalibrated"][bits] = evaluate_accuracy(recalibrate_width(copy, fresh), dataset)
     if variant == settings.widths[0]:
         cut = truncated(network, settings.widths)
         found["truncated"] = accuracies(cut, dataset, settings.widths)
         found["truncated, recalibrated"] = {
-            bits: test_accuracy(recalibrate_width(cut, fresh, bits), dataset)
+            bits: evaluate_accuracy(recalibrate_width(cut, fresh, bits), dataset)
             for bits in settings.widths
         }
     return found
