@@ -212,7 +212,8 @@ SCRIPT = """
     with seeded(0):
         model = convnet(4, 10, in_channels=1)
     settings = TrainSettings(epochs=30, batch_size=32, augmentation=Augmentation(2), device="cpu")
-    history = fit(model, load("digits").take(640, 100), settings, seed=0, cache_dir=Path(sys.argv[1]))
+    digits = load("digits").take(640, 100)
+    history = fit(model, digits, settings, seed=0, cache_dir=Path(sys.argv[1]))
     print(weights_digest(model.state_dict()), history[-1])
 """
 

@@ -10,7 +10,6 @@ import psutil
 import pytest
 import torch
 
-from smallnets.studies.study import with_seeds
 from smallnets.training import for_seeds, run_parallel, seeded
 from smallnets.training.workers import threads
 
@@ -49,6 +48,28 @@ def test_an_error_in_a_job_reaches_the_caller():
 
     with pytest.raises(ValueError, match="seed 0 is unlucky"):
         run_parallel(fail, for_seeds(1), workers=2)
+
+
+def test_an_error_of_any_class_reaches_the_caller():
+    class RefusedError(Exception):
+        """One that only this place knows, as a class of a notebook's own."""
+
+    def refuse(seed):
+        raise RefusedError(seed)
+
+    def hold(seed):
+        error = ValueError("no")
+        error.file = open(os.devnull)  # noqa: SIM115, cannot be sent
+        raise error
+
+    with pytest.raises(Exception, match=r"^[01]") as error:
+        run_parallel(refuse, for_seeds(2), workers=2)
+    assert type(error.value).__name__ == "RefusedError"
+    assert "in refuse" in error.value.__notes__[0], "where it was raised"
+    with pytest.raises(RuntimeError, match=r"^ValueError: no"):
+        run_parallel(hold, for_seeds(2), workers=2)
+    with pytest.raises(ValueError, match="workers must be at least 1; got 0"):
+        run_parallel(dict, for_seeds(2), workers=0)
 
 
 def test_an_error_ends_the_other_jobs():
@@ -136,11 +157,3 @@ class Plan:
     seeds: int = 5
     side_seeds: int = 3
     epochs: int = 8
-
-
-def test_seeds_asked_for_bound_those_of_side_experiments():
-    assert with_seeds(Plan(), None) == Plan()
-    assert with_seeds(Plan(), 9) == Plan(seeds=9)
-    assert with_seeds(Plan(), 2) == Plan(seeds=2, side_seeds=2)
-    with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
-        with_seeds(Plan(), 0)

@@ -13,6 +13,7 @@ import torch
 from joblib import cpu_count
 from tqdm import tqdm
 
+from smallnets import checks
 from smallnets.training.memory import give_back, workers_that_fit
 from smallnets.training.workers import in_one_thread, in_workers
 
@@ -45,13 +46,14 @@ def run_parallel(
         description: what the progress bar is called.
 
     Raises:
+        ValueError: fewer than one worker.
         RuntimeError: a worker was ended from outside.
     """
     give_back()
     if workers is None:
         alone = torch.cuda.is_available() or parent_process() is not None
         workers = 1 if alone else workers_that_fit(cpu_count())
-    workers = min(workers, len(jobs))
+    workers = min(checks.whole("workers", workers, 1), len(jobs))
     results: Iterator[tuple[int, Result]]
     if workers <= 1:
         results = ((number, in_one_thread(function, job)) for number, job in enumerate(jobs))

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -89,7 +90,10 @@ def in_workers(
                 if not running:
                     return
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(done), cloudpickle.loads(done.result())
+                    result, error = cloudpickle.loads(done.result())
+                    if error is not None:
+                        raise error
+                    yield running.pop(done), result
         except BrokenProcessPool:
             raise RuntimeError(
                 f"one of {workers} worker processes was ended from outside, most likely for want "
@@ -145,8 +149,18 @@ def _end_with_parent() -> None:
 
 
 def _work(call: bytes) -> bytes:
-    function, job = cloudpickle.loads(call)
-    return cloudpickle.dumps(in_one_thread(function, job))
+    """The result or the error of a call, so that an error may be of any class that can be sent."""
+    try:
+        function, job = cloudpickle.loads(call)
+        return cloudpickle.dumps((in_one_thread(function, job), None))
+    except Exception as error:
+        error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+        try:
+            return cloudpickle.dumps((None, error))
+        except Exception:  # it holds what cannot be sent, as open files
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+            told.__notes__ = error.__notes__
+            return cloudpickle.dumps((None, told))
 
 
 def _context() -> BaseContext:

@@ -13,6 +13,6 @@ def digits():
 def quick():
     """A training of a few steps in the arithmetic that every machine has."""
     return TrainSettings(
-        epochs=2, batch_size=64, lr=0.3, warmup_epochs=0.5, weight_decay=1e-4, augmentation=Augmentation(crop=2),
-        device="cpu", precision="32-true",
+        epochs=2, batch_size=64, lr=0.3, warmup_epochs=0.5, weight_decay=1e-4,
+        augmentation=Augmentation(crop=2), device="cpu", precision="32-true",
     )  # fmt: skip

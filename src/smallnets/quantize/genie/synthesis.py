@@ -131,8 +131,8 @@ def synthesize(
         settings: how.
         seed: of everything random; every batch has its own.
         cache_dir: folder in which every finished batch is kept, so that a killed run goes on with
-            the next batch and ends with the same images (all batches at once where one generator makes
-            them).
+            the next batch and ends with the same images (all batches at once where one generator
+            makes them).
 
     Raises:
         ValueError: an unknown method, a number out of range, a network in training mode, without

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.quantize.layered.codes import NESTED
+from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
 from smallnets.quantize.layered.network import (
     LAYERS,
     LayeredNetwork,
@@ -32,7 +33,6 @@ from smallnets.quantize.layered.network import (
     to_layered,
 )
 from smallnets.quantize.layered.packing import LayeredTensor, layer_bytes, pack_layered
-from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
 from smallnets.quantize.layered.steps import SMALLEST
 from smallnets.storage import atomic_path
 

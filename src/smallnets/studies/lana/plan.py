@@ -54,7 +54,7 @@ class Settings(StudySettings):
     distilling: TrainSettings
     tuning: TrainSettings
     overlap: float = 0.7
-    at_once: int = 3
+    at_once: int = 1
     recalibrate: bool = True
     alpha: float = 0.5
     temperature: float = 1.0

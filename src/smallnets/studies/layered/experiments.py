@@ -100,8 +100,8 @@ def evaluate_variant(
     Returns:
         "accuracy": width -> test accuracy; "weights": width -> mean weight of its gradient in the
         last epoch; for variant "layered" also "read", the accuracy of every width read from the
-        file, and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated network of
-        the highest width "truncated" and "truncated, recalibrated".
+        file, and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated
+        network of the highest width "truncated" and "truncated, recalibrated".
     """
     network, history = train_quantised(dataset, settings, seed, variant, cache_dir)
     last = {k.split()[1]: v for k, v in history[-1].items() if k.startswith("weight ")}
