@@ -47,7 +47,7 @@ def test_list_names_all_chapters_and_their_state():
 def test_run_stores_outputs_and_a_record_that_is_fresh(workplace):
     import json
 
-    from smallnets.book.records import stale
+    from smallnets.book.freshness import stale
 
     notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
     before = nbformat.read(notebook, as_version=4)

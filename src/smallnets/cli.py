@@ -76,7 +76,7 @@ def run(
     result: str | None,
 ) -> None:
     """Execute chapters (all that are written, unless NUMBERS such as 02 are given)."""
-    from smallnets.book.records import shown
+    from smallnets.book.freshness import shown
 
     try:
         from smallnets.book import execution

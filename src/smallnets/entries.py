@@ -8,7 +8,7 @@ from typing import Any
 def entries(
     room: str, methods: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a room.
+    """`__getattr__` and `__dir__` of a room, which also lead to the modules themselves.
 
     Args:
         room: its dotted name.
@@ -16,8 +16,10 @@ def entries(
     """
 
     def get(name: str) -> Any:
-        if name not in methods:
-            raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        return getattr(import_module(f"{room}.{methods[name]}"), name)
+        if name in methods:
+            return getattr(import_module(f"{room}.{methods[name]}"), name)
+        if name in methods.values():
+            return import_module(f"{room}.{name}")
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
 
     return get, lambda: sorted(methods)

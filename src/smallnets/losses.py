@@ -72,3 +72,19 @@ def ensemble_log_probs(logits: Tensor | Sequence[Tensor]) -> Tensor:
     members = to_float32(logits).log_softmax(dim=2)
     count = torch.tensor(float(logits.shape[1]), dtype=members.dtype, device=members.device)
     return members.logsumexp(dim=1) - count.log()
+
+
+def check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
+    """Raise ValueError unless both are floating-point (batch, classes) of one shape, not empty."""
+    if (
+        student_logits.shape != teacher_logits.shape
+        or student_logits.dim() != 2
+        or student_logits.numel() == 0
+    ):
+        raise ValueError(
+            "student and teacher logits must both be (batch, classes) and not empty; "
+            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+        )
+    for logits in (student_logits, teacher_logits):
+        if not logits.is_floating_point():
+            raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from smallnets.book import Claim, Comparison, Parameters, save_record, stored_results
-from smallnets.book.records import shown
+from smallnets.book.freshness import shown
 
 
 @dataclass(frozen=True)

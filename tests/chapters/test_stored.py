@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from smallnets.book.records import hashes, stale
+from smallnets.book.freshness import hashes, stale
 
 pytestmark = pytest.mark.chapters
 TAGS = {"parameters", "remove-cell", "hide-input", "hide-output", "solution", "exercise"}

@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
         f"running a chapter needs {error.name}: pip install 'smallnets[notebooks]'", name=error.name
     ) from error
 
-from smallnets.book.records import hashes, write_record
+from smallnets.book.freshness import hashes, write_record
 
 KEPT_METADATA = ("kernelspec", "language_info")
 # What is stored should not depend on the moment: no progress bars.

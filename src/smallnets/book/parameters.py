@@ -1,5 +1,6 @@
 """The parameters that every chapter has, checked before anything is trained. A run begins here."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from smallnets.storage import cache_directory
 from smallnets.training import DEVICES, PRECISIONS
 
 SCALES = ("smoke", "small", "paper")
+STARTED = time.monotonic()  # read with the first cell that uses the library
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """The record of a run: what was asked for, what was measured, and what code did it.
 
-A chapter writes its record in its last cell. `smallnets run --store` completes it with the hashes
-of the chapter's code, of the library files that it imported and of the lock file, so that a test
-can tell when stored outputs no longer come from the code beside them.
+A chapter writes it in its last cell; `smallnets run --store` completes it, see `freshness`.
 """
 
-import hashlib
 import json
 import platform
 import sys
@@ -21,11 +18,11 @@ from joblib import cpu_count
 
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim, rows_table
+from smallnets.book.freshness import shown, write_record
 from smallnets.book.machine import METER, arithmetic
-from smallnets.book.parameters import Parameters
-from smallnets.storage import SOURCE, atomic_path
+from smallnets.book.parameters import STARTED, Parameters
+from smallnets.storage import SOURCE
 
-STARTED = time.monotonic()
 PACKAGES = ("torch", "numpy", "scipy", "lightning-fabric", "smallnets")
 
 
@@ -79,18 +76,6 @@ def save_record(
     return record
 
 
-def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record as readable JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
-
-
-def shown(value: str) -> str:
-    """A value as it is recorded: of a file only the name, wherever it lay."""
-    kind, colon, file = value.rpartition(":")
-    return f"{kind}{colon}{Path(file).name}" if colon else value
-
-
 def imported_files() -> list[str]:
     """The library's files that this process has imported, relative to the package, in order."""
     files = (
@@ -99,28 +84,6 @@ def imported_files() -> list[str]:
         if name.startswith("smallnets")
     )
     return sorted(Path(file).relative_to(SOURCE).as_posix() for file in files if file)
-
-
-def hashes(notebook: Path, imports: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of a chapter's code cells, of the library files that it imports, and of the lock file
-    beside it.
-    """
-    cells = json.loads(notebook.read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    contents = {"code cells": "\0".join(code).encode()}
-    contents |= {f"smallnets/{file}": _read(SOURCE / file) for file in imports}
-    contents["requirements.lock"] = _read(notebook.parent.parent / "requirements.lock")
-    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b"missing"
-
-
-def stale(record: Mapping[str, Any], notebook: Path) -> list[str]:
-    """What has changed since a record was made: names of code, files, or the lock file."""
-    now = hashes(notebook, record["imports"])
-    return [name for name, digest in now.items() if record["hashes"].get(name) != digest]
 
 
 def stored_results(number: str, start: Path | None = None) -> HTML:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import kl_divergence, to_float32
+from smallnets.losses import check_pair, kl_divergence, to_float32
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
@@ -25,18 +25,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float =
         ValueError: shapes differ or are not (batch, classes), or the temperature is not above 0.
     """
     checks.above("temperature", temperature, 0)
-    if (
-        student_logits.shape != teacher_logits.shape
-        or student_logits.dim() != 2
-        or student_logits.numel() == 0
-    ):
-        raise ValueError(
-            "student and teacher logits must both be (batch, classes) and not empty; "
-            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        )
-    for logits in (student_logits, teacher_logits):
-        if not logits.is_floating_point():
-            raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")
+    check_pair(student_logits, teacher_logits)
     return temperature**2 * kl_divergence(student_logits, teacher_logits.detach(), temperature)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import kl_divergence, to_float32
+from smallnets.losses import check_pair, kl_divergence, to_float32
 
 DISTANCES = ("kl", "hard", "l2", "euclidean", "logsoftmax_euclidean")
 
@@ -70,7 +70,7 @@ def logit_distance(
     checks.above("temperature", temperature, 0)
     checks.between("temperature", temperature, 0, 1e6)
     checks.between("smoothing", smoothing, 0, 1)
-    _check_pair(student_logits, teacher_logits)
+    check_pair(student_logits, teacher_logits)
     student, teacher = to_float32(student_logits), to_float32(teacher_logits)
     if kind == "kl":
         return temperature**2 * kl_divergence(student, teacher, temperature, reduction="none")
@@ -117,24 +117,9 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Ten
     Raises:
         ValueError: shapes do not fit, or k is not between 1 and the number of classes.
     """
-    _check_pair(student_logits, teacher_logits)
+    check_pair(student_logits, teacher_logits)
     checks.between("k", checks.whole("k", k, 1), 1, student_logits.shape[1])
     first = teacher_logits.argmax(dim=1, keepdim=True)
     # Of equal logits the first counts, as in `argmax`.
     ranked = student_logits.argsort(dim=1, descending=True, stable=True)
     return (ranked[:, :k] == first).any(dim=1)
-
-
-def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
-    if (
-        student_logits.shape != teacher_logits.shape
-        or student_logits.dim() != 2
-        or student_logits.numel() == 0
-    ):
-        raise ValueError(
-            "student and teacher logits must both be (batch, classes) and not empty; "
-            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        )
-    for logits in (student_logits, teacher_logits):
-        if not logits.is_floating_point():
-            raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")

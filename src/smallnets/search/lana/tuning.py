@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.data import Dataset
-from smallnets.losses import kl_divergence
+from smallnets.losses import check_pair, kl_divergence
 from smallnets.measure import accuracy, evaluating, negative_log_likelihood, predict
 from smallnets.surgery import batch_norms
 from smallnets.training import Batch, TrainSettings, fit
@@ -48,11 +48,7 @@ def tuning_loss(
     """
     checks.between("alpha", alpha, 0, 1)
     checks.above("temperature", temperature, 0)
-    if student_logits.shape != teacher_logits.shape or student_logits.ndim != 2:
-        raise ValueError(
-            "student and teacher logits must both be (batch, classes); "
-            f"got {tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
-        )
+    check_pair(student_logits, teacher_logits)
     soft = kl_divergence(student_logits, teacher_logits, temperature)
     return (1 - alpha) * F.cross_entropy(student_logits, labels) + alpha * temperature**2 * soft
 
