@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import lightning_fabric
 
 History = list[dict[str, float]]
+GROUND = ("data", "models", "training", "losses.py", "surgery.py")  # what every training runs
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:
@@ -95,17 +96,15 @@ def _source(thing: Any) -> str:
 
 
 def code_digest(objective: Any) -> str:
-    """Digest of the code that a training runs: this room, data, models, and where the objective
-    comes from.
+    """Digest of the code that a training runs: the ground floor, and where the objective comes
+    from.
     """
     while isinstance(objective, functools.partial):
         objective = objective.func
     kind = objective if inspect.isroutine(objective) else type(objective)
     package, _, rest = kind.__module__.partition(".")
     home = source_digest(rest.split(".")[0]) if package == "smallnets" else _source(kind)
-    return content_key(
-        ground=source_digest("data", "models", "training"), home=home, torch=torch.__version__
-    )
+    return content_key(ground=source_digest(*GROUND), home=home, torch=torch.__version__)
 
 
 def cache_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:

@@ -158,7 +158,7 @@ def synthesize(
     if swing:
         network = swung(network, settings.jitter, coins)
     make = partial(_make, network, stats, shape, method, settings, coins)
-    code = source_digest("quantize")
+    code = source_digest("quantize", "surgery.py")
     together = method == "gba" or settings.one_generator  # one generator makes all batches
     parts = []
     for batch in (None,) if together else range(batches):

@@ -25,7 +25,7 @@ from smallnets.storage import Arrays, cached_arrays, source_digest
 from smallnets.studies.genie.plan import Settings
 from smallnets.studies.networks import train_network
 from smallnets.studies.study import run_grid
-from smallnets.training.checkpoint import cache_path
+from smallnets.training.checkpoint import GROUND, cache_path
 
 # name -> method, swing
 SOURCES: dict[str, tuple[str, bool]] = {
@@ -189,7 +189,7 @@ def assess(
         case=case,
         images=images,
         how=(settings.reconstruction, settings.sample, seed),
-        code=source_digest("data", "measure", "quantize"),
+        code=source_digest(*GROUND, "measure", "quantize", "studies/genie"),
     )
 
     def assessed() -> Arrays:
