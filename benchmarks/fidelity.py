@@ -11,7 +11,7 @@ from torch.distributions import Categorical, kl_divergence
 from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.distill import fidelity as fid
-from smallnets.studies.fidelity.experiments import build_network
+from smallnets.studies.networks import build_network
 from smallnets.training import TrainSettings
 
 

@@ -19,7 +19,6 @@ from torchvision import transforms
 from smallnets.data import Dataset
 from smallnets.distill import matching as fm
 from smallnets.studies import matching as study
-from smallnets.studies.matching.plan import StudySettings
 from smallnets.training import for_seeds, run_parallel
 
 EPOCHS = 4
@@ -46,7 +45,7 @@ class OneByOne(torch.utils.data.Dataset):
         return self.transform(self.images[index])
 
 
-def naive(dataset: Dataset, settings: StudySettings) -> float:
+def naive(dataset: Dataset, settings: study.Settings) -> float:
     """Epochs a minute of the naive way."""
     teacher = study.build_network(settings.teacher, dataset, 0).eval()
     student = study.build_network(settings.student, dataset, 1)
@@ -68,7 +67,7 @@ def naive(dataset: Dataset, settings: StudySettings) -> float:
     return 60 * EPOCHS / (time.perf_counter() - began)
 
 
-def ours(dataset: Dataset, settings: StudySettings, seed: int) -> tuple[float, float]:
+def ours(dataset: Dataset, settings: study.Settings, seed: int) -> tuple[float, float]:
     """Start and end of one seed's training."""
     teacher = study.build_network(settings.teacher, dataset, 0).eval()
     student = study.build_network(settings.student, dataset, seed)

@@ -63,7 +63,7 @@ def main() -> None:
 
     images = torch.randn(IMAGES, 3, 32, 32)
     start = quantize(network, 4, 4, sample=16_384)
-    name = "ours, with_gradients on"
+    name = "ours, carried on"
     rivals = {
         name: lambda: reconstruct(copy.deepcopy(start), images, STEPS),
         "whole network for each unit": lambda: whole_each_time(copy.deepcopy(start), images),

@@ -23,7 +23,7 @@ from smallnets.search.lana import (
     solve_greedy,
     solve_lagrangian,
 )
-from smallnets.studies.lana.networks import build_network, layered_network
+from smallnets.studies.lana.networks import replaceable
 from smallnets.studies.lana.plan import Options, prepare
 from smallnets.training import seeded
 
@@ -34,14 +34,14 @@ def candidates(images: int = 192) -> None:
     """Seconds of one epoch of phase 1, both ways, on one thread."""
     torch.set_num_threads(1)
     dataset, settings = prepare("glyphs10", "small", Options(train=images, device="cpu"))
-    layered = layered_network(build_network(settings.teacher, dataset, 0).eval(), dataset)
+    layered = replaceable(settings.teacher, dataset)
     brief = replace(settings.distilling, epochs=1, warmup_epochs=0.0)
 
-    def train(run_parallel: bool) -> float:
+    def train(together: bool) -> float:
         with seeded(0):
             pool = build_pool(layered, NAMES)
         began = time.perf_counter()
-        distil_candidates(layered, pool, dataset, brief, seed=0, run_parallel=run_parallel)
+        distil_candidates(layered, pool, dataset, brief, seed=0, together=together)
         return time.perf_counter() - began
 
     train(True)

@@ -1,4 +1,4 @@
-"""The entry points of a room, read when they are asked for: a room costs what is used of it."""
+"""The entry points of a room, imported on first use, so that a room costs only what is used."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Changing networks that are there: other modules in their places, other BatchNorm statistics."""
+"""Changing existing networks: other modules in their places, other BatchNorm statistics."""
 
 from collections.abc import Iterable, Sequence
 
@@ -49,7 +49,7 @@ def recalibrate(
         The network.
 
     Raises:
-        ValueError: a batch without images.
+        ValueError: no batch, or one without images.
     """
     norms = batch_norms(network) if norms is None else norms
     momenta = [norm.momentum for norm in norms]
@@ -61,9 +61,11 @@ def recalibrate(
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain mean over batches
         try:
+            seen = 0
             for images in batches:
-                checks.whole("number of images in a batch", len(images), 1)
+                seen += checks.whole("number of images in a batch", len(images), 1)
                 network(images if first is None else images.to(first.device))
+            checks.whole("number of images", seen, 1)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

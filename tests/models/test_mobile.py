@@ -81,7 +81,7 @@ def test_names():
     assert sizes == {"mobilenet-2": 3_504_872, "mobilenet-3": 5_483_032}
     assert not any(isinstance(m, nn.BatchNorm2d) for m in named("mobilenet-3", 10).modules())
     assert measure.parameters(named("mobile-8", 10)) < 20_000
-    with pytest.raises(ValueError, match=r"network must be convnet-WIDTH, .*; got 'mobilenet-4'"):
+    with pytest.raises(ValueError, match=r"must be one of convnet-WIDTH, .*; got 'mobilenet-4'"):
         named("mobilenet-4", 10)
 
 

@@ -41,7 +41,7 @@ def test_rows_norms_and_strides(digits):
 
 @pytest.mark.parametrize("name", ["lenet", "rows-", "resnet-", "resnet-8-"])
 def test_other_names_are_refused(name, digits):
-    message = rf"network must be convnet-WIDTH, .* or a torchvision .* got '{name}'"
+    message = rf"network must be one of convnet-WIDTH, .* or a torchvision .* got '{name}'"
     with pytest.raises(ValueError, match=message) as error:
         build_network(name, digits, 0)
     assert "\n" not in str(error.value)

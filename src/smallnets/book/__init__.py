@@ -2,7 +2,11 @@
 records.
 """
 
+import time
+
 from smallnets.entries import entries
+
+STARTED = time.monotonic()  # of a run, which imports this package first
 
 __getattr__, __dir__ = entries(
     __name__,

@@ -1,6 +1,5 @@
 """The parameters that every chapter has, checked before anything is trained. A run begins here."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from smallnets.storage import cache_directory
 from smallnets.training import DEVICES, PRECISIONS
 
 SCALES = ("smoke", "small", "paper")
-STARTED = time.monotonic()  # read with the first cell that uses the library
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from typing import Any
 from IPython.display import HTML
 from joblib import cpu_count
 
+from smallnets.book import STARTED
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim, rows_table
 from smallnets.book.freshness import shown, write_record
 from smallnets.book.machine import METER, arithmetic
-from smallnets.book.parameters import STARTED, Parameters
+from smallnets.book.parameters import Parameters
 from smallnets.storage import SOURCE
 
 PACKAGES = ("torch", "numpy", "scipy", "lightning-fabric", "smallnets")

@@ -178,10 +178,10 @@ class Dataset:
         )
 
     def classes(self, keep: Sequence[int]) -> "Dataset":
-        """Only the classes `cache_dir`, relabelled 0, 1, ... in the order given.
+        """Only the classes `keep`, relabelled 0, 1, ... in the order given.
 
         Raises:
-            ValueError: if `cache_dir` is empty, repeats a class or names one that is not there.
+            ValueError: if `keep` is empty, repeats a class or names one that is not there.
         """
         at_least("number of classes to keep", len(keep), 1)
         if len(set(keep)) < len(keep) or not set(keep) <= set(range(self.num_classes)):

@@ -5,9 +5,9 @@ centred in rows and columns,
 
     HSIC(K, L) = sum_ij K_ij L_ij,    CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)).
 
-Examples are the rows. A feature map is first averaged over its positions. (The study's published
-code averages over channels and compares columns of the image instead of examples; its numbers are
-therefore another quantity, and are not reproduced here.)
+Examples are the rows. A feature map is first averaged over its positions. (The published code of
+Stanton et al., 2021, averages over channels and compares columns of the image instead of examples;
+its numbers are therefore another quantity, and are not reproduced here.)
 """
 
 import torch

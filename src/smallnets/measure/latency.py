@@ -101,14 +101,16 @@ def interleaved(
     rounds: int = 15,
     block: float = 0.0,
     warm_up: int = 2,
+    wait: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
     """Time several things in turns, round after round, so that a busy moment slows all alike.
 
     Args:
-        calls: name -> what is timed. It ends when its result is there: on a GPU it waits for it.
+        calls: name -> what is timed.
         rounds: blocks of each; the quartiles are those of the blocks' means.
         block: milliseconds that a block lasts at least; 0 is one call.
         warm_up: untimed calls of each; the first ones allocate.
+        wait: called before and after every block, such as `torch.cuda.synchronize`.
 
     Raises:
         ValueError: a number is out of range, or there is nothing to time.
@@ -119,21 +121,23 @@ def interleaved(
     whole("number of things to time", len(calls), 1)
     runs = {}
     for name, call in calls.items():
-        _milliseconds(call, warm_up)
-        once = min(_milliseconds(call, 1) for _ in range(3)) if block else 1.0
+        _milliseconds(call, warm_up, wait)
+        once = min(_milliseconds(call, 1, wait) for _ in range(3)) if block else 1.0
         runs[name] = max(1, round(block / max(once, 1e-4)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(_milliseconds(call, runs[name]))
+            times[name].append(_milliseconds(call, runs[name], wait))
     return {
         name: Timing(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
         for name, values in times.items()
     }
 
 
-def _milliseconds(call: Callable[[], object], runs: int) -> float:
+def _milliseconds(call: Callable[[], object], runs: int, wait: Callable[[], object]) -> float:
+    wait()
     began = time.perf_counter()
     for _ in range(runs):
         call()
+    wait()
     return 1000 * (time.perf_counter() - began) / runs

@@ -57,7 +57,9 @@ def named(
     builders: dict[str, Callable[[], StagedNetwork]] = {
         "convnet": lambda: convnet(depth, num_classes, in_channels, norm=norm, stem_stride=2),
         "mobile": lambda: mobile(depth, num_classes, in_channels),
-        "resnet": lambda: cifar_resnet(depth, num_classes, in_channels, width=width or 16),
+        "resnet": lambda: cifar_resnet(
+            depth, num_classes, in_channels, width=width if match[4] else 16
+        ),
         "preresnet": lambda: preact_resnet(depth, num_classes, in_channels, norm=norm),
         "wrn": lambda: wide_resnet(depth, width, num_classes, in_channels),
         "bit": lambda: bit_resnet(depth, num_classes, in_channels, width=width),

@@ -45,7 +45,7 @@ def _of_torchvision(name: str, classes: int, channels: int) -> nn.Module:
 
     if name not in list_models():
         raise ValueError(
-            f"network must be {NAMES}, rows-UNITS, or a torchvision classification network; "
+            f"network must be one of {NAMES}, rows-UNITS, or a torchvision classification network; "
             f"got {name!r}"
         )
     network: nn.Module = get_model(name, weights=None, num_classes=classes)

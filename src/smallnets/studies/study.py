@@ -130,7 +130,9 @@ def open_study(
         flips=options.flips,
     )
     changes: dict[str, Any] = {}
-    if isinstance(settings, SizedSettings) and isinstance(options, SizedOptions):
+    if isinstance(settings, SizedSettings):
+        if not isinstance(options, SizedOptions):
+            raise ValueError(f"options must have a resolution; got {type(options).__name__}")
         side = min(settings.resolution, *dataset.size) // multiple * multiple
         side = side if options.resolution is None else options.resolution
         dataset = at_resolution(dataset, side)
@@ -205,7 +207,16 @@ def run_grid(
 
     Returns:
         Condition -> one result a seed.
+
+    Raises:
+        ValueError: the seeds of a condition do not count from 0.
     """
+    seeds: dict[Condition, list[int]] = {}
+    for condition, seed in cells:
+        seeds.setdefault(condition, []).append(seed)
+    for condition, given in seeds.items():
+        if given != list(range(len(given))):
+            raise ValueError(f"seeds of {condition!r} must count from 0; got {given}")
     jobs = [{**common, **arguments, "seed": seed} for (_, seed), arguments in cells.items()]
     results = run_parallel(experiment, jobs, description=description)
     grid: dict[Condition, list[Result]] = {}

@@ -96,8 +96,9 @@ def _source(thing: Any) -> str:
 
 
 def code_digest(objective: Any) -> str:
-    """Digest of the code that a training runs: the ground floor, and where the objective comes
-    from.
+    """Digest of the code that a training runs: the ground floor, and the room of the objective.
+
+    An objective uses nothing else of the library.
     """
     while isinstance(objective, functools.partial):
         objective = objective.func

@@ -156,11 +156,13 @@ def _work(call: bytes) -> bytes:
     except Exception as error:
         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
         try:
-            return cloudpickle.dumps((None, error))
-        except Exception:  # it holds what cannot be sent, as open files
-            told = RuntimeError(f"{type(error).__name__}: {error}")
-            told.__notes__ = error.__notes__
-            return cloudpickle.dumps((None, told))
+            told = cloudpickle.dumps((None, error))
+            cloudpickle.loads(told)
+            return told
+        except Exception:  # it holds what cannot be sent, as open files, or cannot be made again
+            other = RuntimeError(f"{type(error).__name__}: {error}")
+            other.__notes__ = error.__notes__
+            return cloudpickle.dumps((None, other))
 
 
 def _context() -> BaseContext:

@@ -160,11 +160,14 @@ def test_a_generator_keeps_no_more_components_than_images_allow(digits):
 
 def test_foreign_images_fit_and_share_no_class(digits):
     colour = load("glyphs10", train=10, test=5)
-    letters = foreign_images(colour, "glyphs62", 200)
+    letters = foreign_images(colour, load("glyphs62", train=200, test=1))
     assert letters.shape[1:] == colour.x_train.shape[1:]
     assert letters.dtype == torch.uint8
     assert 100 < len(letters) < 200  # digits are left out
-    assert foreign_images(digits, "glyphs62", 20).shape[1:] == digits.x_train.shape[1:]
+    assert (
+        foreign_images(digits, load("glyphs62", train=20, test=1)).shape[1:]
+        == digits.x_train.shape[1:]
+    )
 
 
 @given(st.integers(0, 100))
@@ -183,7 +186,7 @@ def test_halves_have_every_image_once_and_every_class_evenly(seed):
     ("call", "message"),
     [
         (
-            lambda: foreign_images(load("digits"), "digits", 50),
+            lambda: foreign_images(load("digits"), load("digits", train=50)),
             "must have classes of their own; 'digits' has none",
         ),
         (lambda: real_and_synthetic(10, 1.0, 4), "less than 1; got 1.0"),

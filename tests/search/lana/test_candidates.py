@@ -52,12 +52,10 @@ def test_every_candidate_gets_its_own_gradient(layered, pool):
 def test_side_by_side_is_one_after_the_other(layered, digits, quick, optimizer):
     results, losses = [], []
     settings = replace(quick, optimizer=optimizer)
-    for run_parallel in (True, False):
+    for together in (True, False):
         with seeded(1):
             pool = build_pool(layered, ("skip", "dwsep3"))
-        losses.append(
-            distil_candidates(layered, pool, digits, settings, seed=0, run_parallel=run_parallel)
-        )
+        losses.append(distil_candidates(layered, pool, digits, settings, seed=0, together=together))
         results.append(pool.state_dict())
     for name, value in results[0].items():
         torch.testing.assert_close(value, results[1][name], atol=1e-5, rtol=1e-4)

@@ -60,16 +60,21 @@ def test_watching_one_network_learn(prepared, tmp_path):
     assert middle[1] < middle[0]
 
 
-def test_cases_and_their_results(prepared):
+def test_cases_and_their_results(prepared, monkeypatch):
     data, settings = prepared
     cases = study.cases(settings)
     assert len(cases) == len(set(cases))
     assert study.Case(*settings.main) in cases
     images = [dict.fromkeys(("real", *study.SOURCES), torch.zeros(1))] * settings.seeds
-    names, arguments = gn.jobs(data, settings, images)
-    assert len(names) == len(arguments) == settings.seeds * len(cases)
-    found = gn.by_case(names, [{"accuracy": float(seed)} for seed, _ in names])
+    monkeypatch.setattr(
+        "smallnets.studies.genie.experiments.assess",
+        lambda seed, case, images, **_: {"accuracy": float(seed), "bits": float(case.weights)},
+    )
+    monkeypatch.setattr("smallnets.training.seeds.workers_that_fit", lambda most: 1)
+    found = study.assess_all(data, settings, images)
+    assert list(found) == cases
     assert all(one["accuracy"] == [0.0, 1.0] for one in found.values())
+    assert all(one["bits"] == [case.weights] * 2 for case, one in found.items())
 
 
 def test_presets_and_requests(prepared):
@@ -98,12 +103,13 @@ def test_presets_and_requests(prepared):
     ],
 )
 def test_requests_are_checked(changes, message):
-    arguments = {"name": "glyphs10", "scale": "smoke", **TINY, **changes}
+    arguments = {**TINY, **changes}
+    scale = arguments.pop("scale", "smoke")
     with pytest.raises(ValueError, match=message):
-        study.prepare(study.Options(**arguments))
+        study.prepare("glyphs10", scale, study.Options(**arguments))
 
 
 def test_unknown_networks_are_refused(prepared):
     data, settings = prepared
-    with pytest.raises(ValueError, match=r"network must be resnet-DEPTH-WIDTH .*got 'vit'"):
+    with pytest.raises(ValueError, match=r"network must be one of .*got 'vit'"):
         study.train_teacher(data, replace(settings, network="vit"), 0)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from smallnets.data import kept, load
+from smallnets.data import load
 from smallnets.prune import importance as ie
 from smallnets.studies import importance as study
 from smallnets.training import fit
@@ -68,11 +68,11 @@ def test_a_share_is_reached_with_as_few_removals_as_it_takes(small, examined):
     groups, prices, _ = study.groups_and_costs(network, dataset)
     for share in (0.9, 0.5, 0.2):
         masks = ie.masks_at_macs(examined.scores["Taylor FO"], prices, share)
-        assert prices.macs(kept(masks)) <= share * prices.macs()
+        assert prices.macs(ie.kept_units(masks)) <= share * prices.macs()
         gone = sum(int((mask == 0).sum()) for mask in masks.values())
         open_ = ie.full_masks(groups)
         fewer, _ = ie.select(examined.scores["Taylor FO"], open_, gone - 1)
-        assert prices.macs(kept(fewer)) > share * prices.macs()
+        assert prices.macs(ie.kept_units(fewer)) > share * prices.macs()
     safe = ie.masks_at_macs(examined.scores["Taylor FO"], prices, 0.5, least=0.25)
     assert all(mask.mean() >= 0.25 for mask in safe.values())
 
@@ -80,7 +80,9 @@ def test_a_share_is_reached_with_as_few_removals_as_it_takes(small, examined):
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_shares_are_checked(small, examined, share):
     dataset, settings = small
-    _, prices, _ = study.groups_and_costs(study.build_network(settings, dataset, 0), dataset)
+    _, prices, _ = study.groups_and_costs(
+        study.build_network(settings.network, dataset, 0), dataset
+    )
     with pytest.raises(ValueError, match="share must be"):
         ie.masks_at_macs(examined.scores["random"], prices, share)
     with pytest.raises(ValueError, match=r"share must be at least 0\.\d+ of this network"):
@@ -102,7 +104,7 @@ def test_rounds_close_more_and_more_gates_and_look_again(small, examined):
         )
     )
     often = ie.iterative_masks(network, groups, batches, prices, 0.5, rounds=4)
-    assert prices.macs(kept(often)) <= 0.5 * prices.macs()
+    assert prices.macs(ie.kept_units(often)) <= 0.5 * prices.macs()
     assert any(not torch.equal(once[name], often[name]) for name in once)
     with pytest.raises(ValueError, match="rounds must be at least 1; got 0"):
         ie.iterative_masks(network, groups, batches, prices, 0.5, rounds=0)
@@ -123,7 +125,7 @@ def test_tuned_networks_have_the_share_that_was_asked_for(small, examined, tmp_p
 @pytest.mark.parametrize("criterion", ["Taylor FO", "magnitude", "random"])
 def test_pruning_while_training(small, criterion):
     dataset, settings = small
-    network = study.build_network(settings, dataset, 0)
+    network = study.build_network(settings.network, dataset, 0)
     groups, _, example = study.groups_and_costs(network, dataset)
     schedule = ie.Schedule(every=2, remove=2, prunings=3, momentum=0.5)
     model = ie.Prunable(network, groups, schedule)
@@ -137,7 +139,7 @@ def test_pruning_while_training(small, criterion):
 
 def test_scores_while_training_are_those_of_the_gates(small):
     dataset, settings = small
-    network = study.build_network(settings, dataset, 0)
+    network = study.build_network(settings.network, dataset, 0)
     groups, _, _ = study.groups_and_costs(network, dataset)
     model = ie.Prunable(network, groups, ie.Schedule(every=100))
     model.train()
@@ -158,7 +160,7 @@ def test_a_pruning_that_was_killed_goes_on_where_it_was(small, tmp_path, monkeyp
     steps = replace(settings.tuning, epochs=3)
 
     def model():
-        network = study.build_network(settings, dataset, 0)
+        network = study.build_network(settings.network, dataset, 0)
         groups, _, _ = study.groups_and_costs(network, dataset)
         return ie.Prunable(network, groups, ie.Schedule(every=3, remove=1, prunings=5))
 
@@ -204,15 +206,27 @@ def test_one_gate_bends_the_loss_as_its_derivatives_say(small):
         assert change == pytest.approx(expected, rel=1e-2, abs=1e-10)
 
 
-def test_jobs_cover_every_way_share_and_seed(small, examined):
+def test_the_grid_covers_every_criterion_share_and_seed(small, examined, monkeypatch):
     dataset, settings = small
-    groups, prices, _ = study.groups_and_costs(study.build_network(settings, dataset, 0), dataset)
-    names, jobs = ie.tuning_jobs(dataset, settings, [examined] * 2, groups)
-    assert len(names) == len(jobs) == 2 * (1 + len(settings.tuned) * (len(study.TUNED) + 1))
-    results = [{"accuracy": float(i)} for i in range(len(jobs))]
-    table = study.by_share(names, results, settings.tuned[0])
+    groups, prices, _ = study.groups_and_costs(
+        study.build_network(settings.network, dataset, 0), dataset
+    )
+    monkeypatch.setattr(
+        "smallnets.studies.importance.experiments.prune_and_tune",
+        lambda seed, share, ranking, **_: {
+            "accuracy": seed + share,
+            "at once": ranking is not None,
+        },
+    )
+    monkeypatch.setattr("smallnets.training.seeds.workers_that_fit", lambda most: 1)
+    results = study.tune_all(dataset, settings, [examined] * 2, groups)
+    assert len(results) == 1 + len(settings.tuned) * (len(study.TUNED) + 1)
+    share = settings.tuned[0]
+    table = study.by_share(results, share)
     assert set(table) == {*study.TUNED, "iterative"}
-    assert all(len(values) == 2 for values in table.values())
+    assert all(values == [share, 1 + share] for values in table.values())
+    once = study.by_share(results, share, "at once")
+    assert [name for name, values in once.items() if not any(values)] == ["iterative"]
     kept = study.widths(examined, groups, prices, settings, "Taylor FO", 0.5)
     assert set(kept) == set(groups)
     assert 0.25 <= min(kept.values()) < 1
@@ -227,7 +241,7 @@ def test_settings_take_what_was_asked_for():
     assert dataset.size == (12, 12)
     assert (settings.seeds, settings.train, settings.training.epochs) == (3, 128, 5)
     assert settings.training.augmentation.flip
-    network = study.build_network(settings, dataset, 0)
+    network = study.build_network(settings.network, dataset, 0)
     assert type(network).__name__ == "ResNet"
 
 
@@ -243,13 +257,12 @@ def test_settings_take_what_was_asked_for():
 )
 def test_bad_settings_are_refused_in_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        study.prepare(study.Options(**{"name": "glyphs10", "scale": "smoke", **arguments}))
+        study.prepare("glyphs10", arguments.pop("scale", "smoke"), study.Options(**arguments))
     assert "\n" not in str(error.value)
 
 
 def test_unknown_networks_and_criteria_are_refused(small):
-    dataset, settings = small
-    with pytest.raises(ValueError, match=r"network must be resnet-DEPTH-WIDTH or .*; got 'net'"):
-        study.build_network(replace(settings, network="net"), dataset, 0)
+    with pytest.raises(ValueError, match=r"network must be one of .*; got 'net'"):
+        study.build_network("net", small[0], 0)
     with pytest.raises(ValueError, match="criterion must be one of Taylor FO"):
         ie.PruneWhileTraining("oracle")

@@ -16,13 +16,13 @@ from smallnets.studies.lana.experiments import (
     choose_table,
     search,
     train_and_evaluate,
-    train_network,
+    train_member,
     train_pool,
     train_pools,
     tune_all,
     tuning_plans,
 )
-from smallnets.studies.lana.networks import build_network, layered_network, read_weights
+from smallnets.studies.lana.networks import build_network, read_weights
 from smallnets.studies.lana.plan import PRESETS, Options, prepare, stored_table
 
 
@@ -154,7 +154,7 @@ def test_siblings_are_trained_as_long_as_teacher_and_tuning(prepared, monkeypatc
     dataset, settings = prepared
     seen = []
     monkeypatch.setattr(
-        "smallnets.search.lana.study.fit", lambda *args, **kwargs: seen.append(args[2].epochs)
+        "smallnets.studies.networks.fit", lambda *args, **kwargs: seen.append(args[2].epochs)
     )
     longer = replace(
         settings,
@@ -162,7 +162,7 @@ def test_siblings_are_trained_as_long_as_teacher_and_tuning(prepared, monkeypatc
         tuning=replace(settings.tuning, epochs=2),
     )
     for name in ("resnet-14", "resnet-8"):
-        train_network(name, dataset, longer, 0)
+        train_member(name, dataset, longer, 0)
     assert seen == [5, 7]
 
 
@@ -181,7 +181,7 @@ def test_pools_start_from_the_seed(prepared, found):
 
 def test_parts_of_a_pool_are_trained_once_each(prepared, tmp_path):
     dataset, settings = prepared
-    train_network(settings.teacher, dataset, settings, 0, tmp_path)
+    train_member(settings.teacher, dataset, settings, 0, tmp_path)
     train_pools(dataset, replace(settings, at_once=4), tmp_path)
     files = set(tmp_path.glob("candidates-*"))
     assert len(files) == 2  # six layers, four at once
@@ -197,18 +197,18 @@ def test_the_stored_table_covers_the_chapter():
     for scale in ("smoke", "small"):
         settings = PRESETS[scale]
         for name in (settings.teacher, *settings.siblings):
-            layered = layered_network(build_network(name, dataset, 0).eval(), dataset)
+            layered = replaceable(name, dataset)
             assert stored_table().covers(layered, Pool([{} for _ in layered.names]))
         limits, fixed, total = budgets(dataset, settings, stored_table())
         assert limits["half"] == pytest.approx(total / 2 - fixed)
         assert 0 < limits["half"] < limits["three quarters"]
 
 
-@pytest.mark.parametrize("name", ["mobile-4", "mobilenet-2", "efficientnet-b0"])
+@pytest.mark.parametrize("name", ["mobile-4", "mobilenet-2", "efficientnet_b0"])
 def test_other_families_are_layered_by_their_blocks(name):
     dataset = load("digits").take(4, 4)
-    layered = layered_network(build_network(name, dataset, 0).eval(), dataset)
-    expected = {"mobile-4": 3, "mobilenet-2": 17, "efficientnet-b0": 16}
+    layered = replaceable(name, dataset)
+    expected = {"mobile-4": 3, "mobilenet-2": 17, "efficientnet_b0": 16}
     assert len(layered.names) == expected[name]
     assert len(layered.shapes) == expected[name]
 
@@ -223,10 +223,10 @@ def test_the_papers_teacher_has_the_papers_space():
 
 def test_published_weights_are_read(tmp_path, prepared):
     dataset, settings = prepared
-    network = build_network(settings.teacher, dataset, 7)
+    network = build_network(settings.teacher, dataset, 7, **build_arguments(settings.teacher))
     torch.save(network.state_dict(), tmp_path / "teacher.pt")
     given = replace(settings, published=str(tmp_path / "teacher.pt"))
-    read = train_network(settings.teacher, dataset, given, 0)
+    read = train_member(settings.teacher, dataset, given, 0)
     assert torch.equal(read.conv.weight, network.conv.weight)
     assert not read.training
     torch.save({"other": torch.zeros(1)}, tmp_path / "wrong.pt")
@@ -234,9 +234,9 @@ def test_published_weights_are_read(tmp_path, prepared):
         read_weights(network, str(tmp_path / "wrong.pt"))
 
 
-def test_networks_of_other_names_are_refused(prepared):
-    with pytest.raises(ValueError, match=r"network must be resnet-DEPTH, .*; got 'convnet-8'"):
-        build_network("convnet-8", prepared[0], 0)
+def test_networks_without_blocks_are_refused(prepared):
+    with pytest.raises(ValueError, match=r"network must have blocks, as resnet-DEPTH, .*; got"):
+        replaceable("convnet-8", prepared[0])
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_networks_of_other_names_are_refused(prepared):
 )
 def test_what_cannot_be_prepared_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        prepare(Options(**{"name": "digits", "scale": "smoke", **change}))
+        prepare("digits", change.pop("scale", "smoke"), Options(**change))
 
 
 def test_a_missing_file_of_weights_is_named():

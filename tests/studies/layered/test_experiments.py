@@ -26,10 +26,12 @@ def settings():
     )
 
 
-def test_every_way_is_measured(data, settings, tmp_path):
-    jobs = vl.all_jobs(data, replace(settings, variants=("layered", "direct")), tmp_path)
-    assert [job["way"] for job in jobs] == ["layered"] * 2 + ["direct"] * 2 + [4] * 2 + [2] * 2
-    found = vl.by_way(jobs, [study.evaluate_variant(**job) for job in jobs])
+def test_every_variant_is_measured(data, settings, tmp_path):
+    two = replace(settings, variants=("layered", "direct"))
+    found = study.run_variants(data, two, tmp_path)
+    assert {name: len(results) for name, results in found.items()} == {
+        "layered": 2, "direct": 2, 4: 2, 2: 2,
+    }  # fmt: skip
     first = found["layered"][0]
     assert list(first["accuracy"]) == [4, 2]
     assert list(first["read"]) == [2, 3, 4]
@@ -39,11 +41,12 @@ def test_every_way_is_measured(data, settings, tmp_path):
     assert "truncated" not in found[2][0]
 
 
-def test_other_variants_have_seeds_of_their_own(data, settings):
+def test_other_variants_have_seeds_of_their_own(settings):
     more = replace(settings, seeds=3, variant_seeds=1, variants=("layered", "direct"))
     seeds = {}
-    for job in vl.all_jobs(data, more, None):
-        seeds.setdefault(job["way"], []).append(job["seed"])
+    for (variant, seed), arguments in study.conditions(more).items():
+        assert arguments == {"variant": variant}
+        seeds.setdefault(variant, []).append(seed)
     assert seeds == {"layered": [0, 1, 2], "direct": [0], 4: [0, 1, 2], 2: [0, 1, 2]}
 
 
@@ -72,9 +75,9 @@ def test_dedicated_networks_of_two_bits_have_a_rate_of_their_own(data, settings,
     def note(network, dataset, tuning, **_):
         seen[network.widths] = tuning.lr
 
-    monkeypatch.setattr("smallnets.quantize.layered.study.train_once", note)
-    for way in (4, 2, "layered"):
-        study.train_quantised(data, replace(settings, narrow_lr=0.02), 0, way)
+    monkeypatch.setattr("smallnets.studies.layered.experiments.train_once", note)
+    for variant in (4, 2, "layered"):
+        study.train_quantised(data, replace(settings, narrow_lr=0.02), 0, variant)
     assert seen == {(4,): 0.05, (2,): 0.02, (4, 2): 0.05}
 
 
@@ -85,11 +88,11 @@ def test_from_scratch_there_is_no_float_network(data, settings, tmp_path):
     assert not list(tmp_path.glob("float-*"))
 
 
-@pytest.mark.parametrize("way", study.VARIANTS)
-def test_every_variant_trains(data, settings, way, tmp_path):
-    widths = (5, 4, 3, 2) if way == "random width" else (4, 2)
+@pytest.mark.parametrize("variant", study.VARIANTS)
+def test_every_variant_trains(data, settings, variant, tmp_path):
+    widths = (5, 4, 3, 2) if variant == "random width" else (4, 2)
     network, history = study.train_quantised(
-        data, replace(settings, widths=widths), 0, way, tmp_path
+        data, replace(settings, widths=widths), 0, variant, tmp_path
     )
     assert network.widths == widths
     assert np.isfinite(history[-1]["loss"])
@@ -127,7 +130,9 @@ def test_rules_differ_where_few_bits_are_left():
 def test_confidences_come_from_the_file(data, settings, tmp_path):
     network, _ = study.train_quantised(data, settings, 0, "layered", tmp_path)
     content, _ = vl.layered_bytes(network)
-    found = study.confidences(content, study.build_network(settings, data, 5), data, 6, (2, 4))
+    found = study.confidences(
+        content, study.build_network(settings.network, data, 5), data, 6, (2, 4)
+    )
     assert found.shape == (6, 2)
     assert ((found >= 0) & (found <= 1)).all()
 

@@ -82,7 +82,7 @@ def test_the_paper_preset_follows_the_data_set(monkeypatch):
         asked.update(arguments, name=name)
         return replace(load("digits"), flips=True)
 
-    monkeypatch.setattr("smallnets.distill.matching.plan.load", some)
+    monkeypatch.setattr("smallnets.studies.study.load", some)
     dataset, settings = prepare("flowers102", "paper")
     assert asked["size"] == 160
     assert (settings.teacher, settings.student, settings.other) == (
@@ -204,7 +204,7 @@ def test_a_published_checkpoint_is_the_teacher(digits, small_study, tmp_path, mo
     def tiny(name, classes, channels):
         return bit_resnet((1,), classes, channels, width=0.5)
 
-    monkeypatch.setattr("smallnets.distill.matching.recipes.named", tiny)
+    monkeypatch.setattr("smallnets.distill.matching.published.named", tiny)
     with seeded(5):
         source = tiny("bit", digits.num_classes, digits.channels)
     torch.nn.init.normal_(source.classifier.weight)
@@ -306,7 +306,11 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
 )
 def test_wrong_requests_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        prepare(Options(**{"name": "digits", "scale": "smoke", **arguments}))
+        prepare(
+            arguments.pop("name", "digits"),
+            arguments.pop("scale", "smoke"),
+            Options(**arguments),
+        )
 
 
 def test_a_missing_checkpoint_is_named():

@@ -160,7 +160,7 @@ def distill_from_ensemble(
         dataset: whose training images are shown, seen through `settings.augmentation`, which may be
             a `Policy`.
         objectives: name -> objective, one for every student.
-        settings, seed, keep: see `smallnets.training.fit`.
+        settings, seed, cache_dir: see `smallnets.training.fit`.
 
     Raises:
         ValueError: names of students and objectives differ, a network does not fit the images or

@@ -148,8 +148,8 @@ class DistillationObjective:
 
 
 @dataclass(frozen=True)
-class CohortDistillation:
-    """Objective of a cohort of students under one teacher, for `smallnets.training.fit`.
+class JointDistillation:
+    """Objective of a joint of students under one teacher, for `smallnets.training.fit`.
 
     The teacher is in evaluation mode and gets no gradient; it sees the very images that the
     students see, once for all of them. The loss is the sum over the students, whose gradients are
@@ -159,7 +159,7 @@ class CohortDistillation:
     teacher: nn.Module
     objectives: Mapping[str, DistillationObjective]
 
-    def __call__(self, cohort: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, joint: nn.Module, batch: Batch) -> dict[str, Tensor]:
         wanted = dict.fromkeys(
             layer for one in self.objectives.values() for layer in one.layers()[1]
         )
@@ -168,7 +168,7 @@ class CohortDistillation:
         logged: dict[str, Tensor] = {}
         totals: list[Tensor] = []
         maps: AttentionMaps = {}
-        for name, student in cohort(batch.images).items():
+        for name, student in joint(batch.images).items():
             total, terms = self.objectives[name](student, teacher, batch.labels, maps)
             logged |= {f"{name}/{term}": value for term, value in terms.items()}
             totals.append(total)
@@ -215,14 +215,14 @@ def distil(
     if settings.batch_size < 2 and any(one.sp for one in full.values()):
         raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
     _check_fit(students, teacher, dataset, full)
-    cohort = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
+    joint = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
     teacher.to(settings.accelerator, memory_format=torch.channels_last)
     history = fit(
-        cohort,
+        joint,
         dataset,
         settings,
         seed=seed,
-        objective=CohortDistillation(teacher, full),
+        objective=JointDistillation(teacher, full),
         cache_dir=cache_dir,
         label="students",
     )

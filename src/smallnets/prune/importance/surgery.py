@@ -210,12 +210,12 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
                 shares[member.module][member.side][group.name] = (
                     len(member.places) / group.size / member.width
                 )
-            with_gradients = 0
+            per_channel = 0
             if isinstance(module, _BatchNorm):
-                with_gradients = 2 if module.affine else 0
+                per_channel = 2 if module.affine else 0
             elif member.side == "out" and module.bias is not None:
-                with_gradients = 1
-            vectors[group.name] += with_gradients * len(member.places) / group.size
+                per_channel = 1
+            vectors[group.name] += per_channel * len(member.places) / group.size
     layers = {
         name: Layer(macs, modules[name].weight.numel(), shares[name]["out"], shares[name]["in"])
         for name, macs in work.items()

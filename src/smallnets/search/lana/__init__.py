@@ -61,7 +61,6 @@ __all__ = [
     "ReplaceableLayers",
     "Selection",
     "Shape",
-    "Timing",
     "available",
     "best_so_far",
     "build_pool",

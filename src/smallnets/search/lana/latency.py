@@ -8,9 +8,11 @@ slows all of them alike, and the median over the rounds forgets it.
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +44,17 @@ def interleaved_latency(
     Raises:
         ValueError: a number is out of range.
     """
+    checks.above("block", block, 0)
     checks.whole("threads", threads, 1)
     with ExitStack() as stack:
         for module, _ in things.values():
             stack.enter_context(evaluating(module))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch_threads(threads))
-        calls = {name: _call(module, x) for name, (module, x) in things.items()}
-        return interleaved(calls, rounds=rounds, block=block)
-
-
-def _call(module: nn.Module, x: Tensor) -> Callable[[], None]:
-    def call() -> None:
-        module(x)
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
-
-    return call
+        calls = {name: partial(module, x) for name, (module, x) in things.items()}
+        on_gpu = any(x.is_cuda for _, x in things.values())
+        wait = torch.cuda.synchronize if on_gpu else time.perf_counter
+        return interleaved(calls, rounds=rounds, block=block, wait=wait)
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,15 @@ class FineTuning:
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            taught = self.teacher(batch.images).float()
-        told = student(batch.images).float()
+            teacher_logits = self.teacher(batch.images).float()
+        student_logits = student(batch.images).float()
         return {
             "loss": tuning_loss(
-                told, taught, batch.labels, alpha=self.alpha, temperature=self.temperature
+                student_logits,
+                teacher_logits,
+                batch.labels,
+                alpha=self.alpha,
+                temperature=self.temperature,
             )
         }
 

@@ -29,8 +29,8 @@ class Settings(StudySettings):
         labelled: share of the training images whose labels the teacher of that experiment sees.
         views: names of the data policies to compare, see `policies`; None is all of them.
         share: of foreign or generated images in a batch.
-        foreign, foreign_images: data set that the foreign images come from, and how many of them;
-            None leaves them out.
+        foreign, foreign_images: data set that the foreign images come from (None leaves them
+            out), and how many of them.
         rates, adam_rates: candidates of the search for learning rates.
         adam_lr: learning rate of Adam.
         teaching, training: of the teachers on labels, and of the students.

@@ -196,7 +196,7 @@ def assess(
         began = time.perf_counter()
         result, histories = quantize_case(network, case, images, settings, seed)
         seconds = time.perf_counter() - began
-        found = measured(network, result, dataset)
+        found = evaluate_quantised(network, result, dataset)
         ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
         found["units"] = float(torch.tensor(ratios or [1.0]).log().mean().exp())
         return {name: np.array(value) for name, value in (found | {"seconds": seconds}).items()}
@@ -204,7 +204,9 @@ def assess(
     return {name: float(value) for name, value in cached_arrays(path, assessed).items()}
 
 
-def measured(network: nn.Module, result: QuantizedNetwork, dataset: Dataset) -> dict[str, float]:
+def evaluate_quantised(
+    network: nn.Module, result: QuantizedNetwork, dataset: Dataset
+) -> dict[str, float]:
     """ "accuracy", "error" and "KL" of a quantised network, see `assess`."""
     units = result.units()
     nodes = tuple(node for unit in units[:-1] for node in unit.nodes)

@@ -13,7 +13,12 @@ from smallnets.studies.lana.experiments import (
     tune_all,
     tuning_plans,
 )
-from smallnets.studies.lana.networks import layered_network, options_of, read_weights, replaceable
+from smallnets.studies.lana.networks import (
+    build_arguments,
+    layered_network,
+    read_weights,
+    replaceable,
+)
 from smallnets.studies.lana.plan import PRESETS, Options, Settings, prepare, stored_table
 from smallnets.studies.networks import build_network
 
@@ -23,11 +28,11 @@ __all__ = [
     "Options",
     "Settings",
     "budgets",
+    "build_arguments",
     "build_network",
     "check_latency",
     "choose_table",
     "layered_network",
-    "options_of",
     "prepare",
     "read_weights",
     "replaceable",

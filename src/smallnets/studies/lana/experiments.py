@@ -26,7 +26,12 @@ from smallnets.search.lana.programme import Programme
 from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
 from smallnets.search.lana.solve import solve, solve_diverse
 from smallnets.search.lana.tuning import evaluate_network, fine_tune
-from smallnets.studies.lana.networks import layered_network, options_of, read_weights, replaceable
+from smallnets.studies.lana.networks import (
+    build_arguments,
+    layered_network,
+    read_weights,
+    replaceable,
+)
 from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
 from smallnets.studies.networks import build_network, train_network
 from smallnets.studies.study import by_seed, run_grid
@@ -45,10 +50,16 @@ def train_member(
     if name != settings.teacher:
         teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
     elif settings.published is not None:
-        network = build_network(name, dataset, 1000 + seed, **options_of(name))
+        network = build_network(name, dataset, 1000 + seed, **build_arguments(name))
         return read_weights(network, settings.published)
     return train_network(
-        name, dataset, teaching, 1000 + seed, cache_dir, label=f"network-{name}", **options_of(name)
+        name,
+        dataset,
+        teaching,
+        1000 + seed,
+        cache_dir,
+        label=f"network-{name}",
+        **build_arguments(name),
     )
 
 
@@ -61,7 +72,7 @@ def train_pool(
 ) -> tuple[ReplaceableLayers, Pool]:
     """The teacher by its layers, and its candidates after phase 1.
 
-    The candidates of a few layers at a time hang off one pass of the teacher, as memory allows.
+    The candidates of `settings.at_once` layers hang off one pass of the teacher.
 
     Args:
         dataset, settings: as everywhere.

@@ -113,9 +113,9 @@ def evaluate_variant(
     if variant == "layered":
         data, _ = layered_bytes(network)
         empty = build_network(settings.network, dataset, seed)
-        every = range(network.lowest, network.highest + 1)
+        all_widths = range(network.lowest, network.highest + 1)
         found["read"], found["recalibrated"] = {}, {}
-        for bits in every:
+        for bits in all_widths:
             copy = load_layered(data, empty, bits=bits)
             found["read"][bits] = evaluate_accuracy(copy, dataset)
             found["recalibrated"][bits] = evaluate_accuracy(recalibrate_width(copy, fresh), dataset)

@@ -14,7 +14,7 @@ class Settings(StudySettings):
     """Sizes and weights of the chapter's experiments.
 
     Attributes:
-        teacher, student: network names, see `smallnets.models.named`.
+        teacher, student: network names, see `build_network`.
         held_out: training images set aside for choosing the weights.
         side_seeds: repetitions of the ablations.
         sweep_seeds: repetitions of the search for weights.
