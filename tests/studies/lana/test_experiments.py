@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from smallnets.data import load
+from smallnets.measure import Timing
 from smallnets.search.lana.pool import Pool
 from smallnets.studies.lana.experiments import (
     SHARES,
-    Timing,
     budgets,
     check_latency,
     choose_table,
@@ -22,8 +22,9 @@ from smallnets.studies.lana.experiments import (
     tune_all,
     tuning_plans,
 )
-from smallnets.studies.lana.networks import build_network, read_weights
+from smallnets.studies.lana.networks import build_arguments, read_weights, replaceable
 from smallnets.studies.lana.plan import PRESETS, Options, prepare, stored_table
+from smallnets.studies.networks import build_network
 
 
 @pytest.fixture(scope="module")
