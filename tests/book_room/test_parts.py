@@ -33,7 +33,7 @@ def close_figures():
 def test_good_parameters_pass():
     parameters = book.Parameters(**GIVEN)
     assert parameters.folder == Path("runs")
-    assert parameters.kept.name == "trainings"
+    assert parameters.cache_dir.name == "trainings"
     assert book.Parameters(**{**GIVEN, "seeds": 3}).seeds == 3
 
 

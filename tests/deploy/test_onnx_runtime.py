@@ -51,7 +51,7 @@ def test_a_wider_network_takes_longer(session):
         ({"batch": 0}, "batch must be at least 1; got 0"),
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"warm_up": -1}, "warm_up must be at least 1"),
-        ({"sessions": {}}, "at least one network; got none"),
+        ({"sessions": {}}, "number of things to time must be at least 1; got 0"),
     ],
 )
 def test_bad_settings_are_refused(session, settings, message):

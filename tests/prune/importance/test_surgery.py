@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
-from smallnets.data import kept
 from smallnets.measure import macs, parameters
 from smallnets.models import cifar_resnet, convnet
+from smallnets.prune.importance import kept_units
 from smallnets.prune.importance.groups import channel_groups
 from smallnets.prune.importance.pruning import full_masks
 from smallnets.prune.importance.surgery import costs, masked, masks_keeping, remove
@@ -88,8 +88,8 @@ def test_removal_is_masking_and_costs_are_counted_for_networks_of_torchvision(fa
     shape = (3, side, side)
     assert prices.macs() == macs(network, shape)
     assert prices.parameters() == parameters(network)
-    assert prices.macs(kept(masks)) == macs(smaller, shape) < macs(network, shape)
-    assert prices.parameters(kept(masks)) == parameters(smaller) < 0.9 * parameters(network)
+    assert prices.macs(kept_units(masks)) == macs(smaller, shape) < macs(network, shape)
+    assert prices.parameters(kept_units(masks)) == parameters(smaller) < 0.9 * parameters(network)
 
 
 def test_flattened_maps_and_layers_without_norms():
@@ -106,7 +106,7 @@ def test_flattened_maps_and_layers_without_norms():
     assert smaller[4].weight.shape == (7, 54)
     with masked(network, groups, masks):
         assert torch.allclose(network(images), smaller(images), atol=1e-6)
-    assert costs(network, groups, images).parameters(kept(masks)) == parameters(smaller)
+    assert costs(network, groups, images).parameters(kept_units(masks)) == parameters(smaller)
 
 
 def test_double_precision_agrees_to_the_last_digits():

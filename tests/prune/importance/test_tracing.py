@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from smallnets.data import kept
+from smallnets.prune.importance import kept_units
 from smallnets.prune.importance.groups import channel_groups
 from smallnets.prune.importance.scores import scores
 from smallnets.prune.importance.surgery import costs, masked, remove
@@ -68,7 +68,7 @@ def test_what_lies_between_shuffles_can_be_removed():
         assert torch.allclose(network(IMAGES), smaller(IMAGES), atol=1e-6)
     assert smaller.parts[1][3].groups == 10
     prices = costs(network, groups, IMAGES)
-    assert prices.parameters(kept(masks)) == sum(p.numel() for p in smaller.parameters())
+    assert prices.parameters(kept_units(masks)) == sum(p.numel() for p in smaller.parameters())
     labels = torch.tensor([0, 1])
     found = scores(network, groups, [(IMAGES, labels)], ("Taylor FO", "oracle"))
     assert all(found["oracle"][name].shape == (16,) for name in groups)

@@ -188,6 +188,6 @@ def test_what_is_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_network_is_named(data, settings):
-    with pytest.raises(ValueError, match=r"resnet-DEPTH-WIDTH .*'lenet'"):
-        study.build_network(replace(settings, network="lenet"), data, 0)
+def test_an_unknown_network_is_named(data):
+    with pytest.raises(ValueError, match=r"resnet-DEPTH-WIDTH, .*'lenet'"):
+        study.build_network("lenet", data, 0)
