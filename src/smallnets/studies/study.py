@@ -257,6 +257,6 @@ def best_setting(results: Sequence[Measures], kind: str, measure: str = "accurac
         ValueError: nothing of that kind was searched.
     """
     names = [name for name in results[0] if name.startswith(f"{kind} ")]
-    checks.one_of("kind", kind, {name.split()[0] for name in results[0] if " " in name})
+    checks.one_of("kind", kind, dict.fromkeys(n.split()[0] for n in results[0] if " " in n))
     means = {name: sum(seed[name][measure] for seed in results) for name in names}
     return float(max(means, key=lambda name: means[name]).split()[1])

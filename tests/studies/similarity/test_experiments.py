@@ -165,7 +165,7 @@ def test_sweep_names_its_weights_and_the_best_is_found(quick):
     results = [{name: {"accuracy": value} for name, value in one.items()} for one in accuracies]
     assert best_setting(results, "SP") == 100
     assert best_setting(results, "AT") == 10
-    with pytest.raises(ValueError, match="kind must be one of AT, SP; got 'KD'"):
+    with pytest.raises(ValueError, match="kind must be one of SP, AT; got 'KD'"):
         best_setting(results, "KD")
 
 
