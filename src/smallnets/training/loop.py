@@ -93,12 +93,11 @@ def fit(
         ValueError: fewer training images than one batch, or a batch that the processes cannot share
             evenly.
     """
-    fabric = fabric or settings.fabric()
+    processes = 1 if fabric is None else fabric.world_size
     checks.between("batch_size", settings.batch_size, 1, len(dataset.y_train))
-    if settings.batch_size % fabric.world_size:
+    if settings.batch_size % processes:
         raise ValueError(
-            f"batch_size must be a multiple of the {fabric.world_size} processes; "
-            f"got {settings.batch_size}"
+            f"batch_size must be a multiple of the {processes} processes; got {settings.batch_size}"
         )
     path = (
         None
@@ -112,7 +111,7 @@ def fit(
             seed=seed,
             objective=objective,
             arithmetic=settings.arithmetic,
-            world=fabric.world_size,
+            world=processes,
             code=code_digest(objective),
         )
     )
@@ -120,6 +119,7 @@ def fit(
         model.eval()
         return finished
 
+    fabric = fabric or settings.fabric()  # 150 MB and seconds, which only those who train pay
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
     layout = memory_format(model)
