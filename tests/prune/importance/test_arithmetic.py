@@ -57,6 +57,16 @@ def test_an_explanation_meets_its_numbers_and_the_real_network_agrees(fifty):
     assert macs(smaller.to("meta"), (3, 224, 224)) == fifty.costs.macs(left)
 
 
+def test_rounding_decides_no_channel_of_an_explanation():
+    network = counted("resnet101")
+    gone, (work, size) = PUBLISHED["resnet101"][0.75].limit, REPORTED["resnet101"][0.75]
+    first, *others = (
+        network.masks(explain(network, gone, work * (1 + off), size)) for off in (0, 1e-10, -1e-10)
+    )
+    for other in others:
+        assert all(torch.equal(mask, other[name]) for name, mask in first.items())
+
+
 def test_what_cannot_be_has_no_explanation(fifty):
     assert explain(fifty, 1000, 0.5, 25.0) is None
 

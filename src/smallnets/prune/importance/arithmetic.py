@@ -145,7 +145,7 @@ def explain(
         method="SLSQP",
         bounds=[(least, 1)] * len(units),
         constraints={"type": "eq", "fun": misses},
-        options={"maxiter": 100, "ftol": 1e-6},
+        options={"maxiter": 1000, "ftol": 1e-12},  # so far that rounding decides no channel
     )
     if np.abs(misses(found.x)).max() >= 1e-3:
         return None
