@@ -48,6 +48,13 @@ def test_every_candidate_gets_its_own_gradient(layered, pool):
             torch.testing.assert_close(parameter.grad, gradient)
 
 
+def test_a_pool_of_early_layers_needs_no_later_inputs(layered, pool):
+    early = pool.part(pair for pair in pool.pairs if pair[0] == 0)
+    assert len(early([torch.rand(2, *layered.sizes[0][0])])[0]) == len(pool.names[0]) - 1
+    with pytest.raises(ValueError, match="one a layer with candidates; got 1"):
+        pool([torch.rand(2, *layered.sizes[0][0])])
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_side_by_side_is_one_after_the_other(layered, digits, quick, optimizer):
     results, losses = [], []

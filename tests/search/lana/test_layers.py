@@ -54,6 +54,19 @@ def test_features_are_inputs_and_outputs_of_the_layers(layered):
     assert not any(m._forward_hooks for m in network.modules())
 
 
+def test_what_lies_behind_the_last_layer_asked_for_does_not_run(layered):
+    x, ran = torch.randn(3, 1, 8, 8), []
+    whole = layered.passed(x)
+    later = layered.layers[2].register_forward_hook(lambda *_: ran.append("later"))
+    seen = layered.passed_until(x, 1)
+    later.remove()
+    assert [len(seen), ran] == [2, []]
+    for (given, made), *wanted in zip(seen, whole.inputs, whole.outputs, strict=False):
+        assert torch.equal(given, wanted[0])
+        assert torch.equal(made, wanted[1])
+    assert not any(m._forward_hooks for m in layered.network.modules())
+
+
 def test_only_teacher_layers_give_the_teacher_bit_for_bit(layered, pool):
     x = torch.randn(5, 1, 8, 8)
     student = pool.stitched(layered, (0, 0, 0)).eval()

@@ -11,10 +11,11 @@ off one pass of the teacher and are trained by one optimiser that treats every p
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smallnets import checks
 from smallnets.data import Dataset
@@ -78,13 +79,14 @@ class LayerwiseDistillation:
     def __post_init__(self) -> None:
         checks.one_of("reduction", self.reduction, REDUCTIONS)
 
-    def __call__(self, pool: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, pool: Any, batch: Batch) -> dict[str, Tensor]:
         """ "loss", the sum over candidates, and "layer/choice" of each."""
+        last = pool.pairs[-1][0]  # the last layer that has candidates: the teacher runs no further
         with torch.no_grad():
-            seen = self.teacher.passed(batch.images)
+            inputs, wanted = zip(*self.teacher.passed_until(batch.images, last), strict=True)
         terms = {
-            f"{layer}/{choice}": feature_loss(output, seen.outputs[layer], self.reduction)
-            for layer, row in enumerate(pool(seen.inputs))
+            f"{layer}/{choice}": feature_loss(output, wanted[layer], self.reduction)
+            for layer, row in enumerate(pool(inputs))
             for choice, output in enumerate(row, start=1)
         }
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}

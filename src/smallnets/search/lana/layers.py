@@ -7,7 +7,7 @@ in a forward pass.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,6 +26,10 @@ class Passed(NamedTuple):
     logits: Tensor
     inputs: list[Tensor]  # of every layer: x_{i-1} of the paper
     outputs: list[Tensor]  # of every layer: x_i = t_i(x_{i-1})
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass behind the last layer that is asked for."""
 
 
 class Replay(nn.Module):
@@ -76,18 +80,33 @@ class ReplaceableLayers:
 
     def passed(self, x: Tensor) -> Passed:
         """The logits for a batch, and the input and output of every layer."""
+        with self._listening() as seen:
+            logits = self.network(x)
+        return Passed(logits, [given for given, _ in seen], [made for _, made in seen])
+
+    def passed_until(self, x: Tensor, last: int) -> list[tuple[Tensor, Tensor]]:
+        """Input and output of every layer up to number `last` for a batch. What lies behind it does
+        not run.
+        """
+        with self._listening(last) as seen, suppress(_ReachedError):
+            self.network(x)
+        return seen
+
+    @contextmanager
+    def _listening(self, last: int | None = None) -> Iterator[list[tuple[Tensor, Tensor]]]:
         seen: list[tuple[Tensor, Tensor]] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
             seen.append((inputs[0], output))
+            if len(seen) - 1 == last:
+                raise _ReachedError
 
         handles = [layer.register_forward_hook(keep) for layer in self.layers]
         try:
-            logits = self.network(x)
+            yield seen
         finally:
             for handle in handles:
                 handle.remove()
-        return Passed(logits, [given for given, _ in seen], [made for _, made in seen])
 
     @cached_property
     def sizes(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

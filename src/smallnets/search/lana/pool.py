@@ -33,10 +33,13 @@ class Pool(nn.Module):
         self.rows = nn.ModuleList(nn.ModuleList(row.values()) for row in rows)
 
     def forward(self, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Outputs of all candidates on their layer's input."""
-        return [
-            [candidate(x) for candidate in row] for row, x in zip(self.rows, inputs, strict=True)
-        ]
+        """Outputs of all candidates on their layer's input. Inputs of layers behind the last one
+        that has candidates may be left out.
+        """
+        if any(len(row) for row in self.rows[len(inputs) :]):
+            raise ValueError(f"inputs must be one a layer with candidates; got {len(inputs)}")
+        rows = self.rows[: len(inputs)]
+        return [[candidate(x) for candidate in row] for row, x in zip(rows, inputs, strict=True)]
 
     def module(self, layered: ReplaceableLayers, layer: int, choice: int) -> nn.Module:
         """The module behind a choice: 0 is the teacher's layer."""
