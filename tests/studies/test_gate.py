@@ -18,11 +18,12 @@ from smallnets.search.lana.tuning import evaluate_network
 from smallnets.studies import fidelity, genie, importance, lana, layered, matching, similarity
 from smallnets.studies.lana.experiments import (
     Evaluator,
+    evaluate_and_size,
     judging_set,
     score_candidates,
 )
 from smallnets.studies.lana.networks import replaceable
-from smallnets.studies.networks import build_network
+from smallnets.studies.networks import build_network, evaluate_accuracy
 
 LIBRARY = Path(smallnets.__file__).parent
 CHAPTERS = LIBRARY.parents[1] / "chapters"
@@ -206,11 +207,15 @@ def test_activations_are_calibrated_on_training_images(digits):
     assert torch.equal(images, digits.normalise(digits.x_train[:12]))
 
 
-def test_statistics_of_layered_networks_are_renewed_on_training_images(digits, monkeypatch):
+@pytest.mark.parametrize(("variant", "widths", "renewed"), [("layered", (4, 2), 3), (4, (4,), 2)])
+def test_statistics_of_layered_networks_are_renewed_on_training_images(
+    digits, monkeypatch, variant, widths, renewed
+):
+    """Of every width that the file holds, and of the widths to which one network is cut."""
     settings = replace(
         layered.PRESETS["smoke"], network="convnet-4", widths=(4, 2), calibration=30, seeds=1
     )
-    network = to_layered(build_network("convnet-4", digits, 0), (4, 2))
+    network = to_layered(build_network("convnet-4", digits, 0), widths)
     network.start(digits.for_choosing(8).images)
     seen = []
     place = "smallnets.studies.layered.experiments"
@@ -218,8 +223,8 @@ def test_statistics_of_layered_networks_are_renewed_on_training_images(digits, m
     monkeypatch.setattr(
         f"{place}.recalibrate_width", lambda one, images, *_: seen.append(images) or one
     )
-    layered.evaluate_variant(digits, settings, 0, "layered")
-    assert len(seen) == 3  # widths of the file
+    layered.evaluate_variant(digits, settings, 0, variant)
+    assert len(seen) == renewed
     for batches in seen:
         assert torch.equal(torch.cat(list(batches)), digits.normalise(digits.x_train[:30]))
 
@@ -303,3 +308,15 @@ def test_pretraining_has_none_of_the_transfer_images(digits, monkeypatch):
     for transfer in (100, 120):  # too few are left, or none
         matching.pretrained(digits, replace(settings, transfer=transfer), "convnet-4", 0)
         assert seen[-1][1] is digits
+
+
+def test_accuracies_are_those_of_test_images(digits):
+    network = build_network("convnet-4", digits, 0).eval()
+    said = {
+        part: fidelity.logits_of(network, digits, images).argmax(1)
+        for part, images in (("train", digits.x_train), ("test", digits.x_test))
+    }
+    right = replace(digits, y_test=said["test"], y_train=(said["train"] + 1) % 10)
+    wrong = replace(digits, y_test=(said["test"] + 1) % 10, y_train=said["train"])
+    assert [evaluate_accuracy(network, data) for data in (right, wrong)] == [1, 0]
+    assert [evaluate_and_size(network, data)["accuracy"] for data in (right, wrong)] == [1, 0]

@@ -12,8 +12,7 @@ import torch
 
 from smallnets.data import load
 from smallnets.quantize.genie import calibrate, quantize
-from smallnets.quantize.layered import gram_matrix, to_layered
-from smallnets.studies import genie, importance, lana, layered, matching, similarity
+from smallnets.studies import genie, importance, lana, matching, similarity
 from smallnets.studies.genie.experiments import evaluate_quantised, quantize_case
 from smallnets.studies.lana.experiments import tune
 from smallnets.studies.matching import StudentConfig
@@ -104,6 +103,24 @@ def test_students_start_from_a_training_or_see_other_images_where_they_should(di
     assert not torch.equal(other.dataset.x_train, noise.dataset.x_train)
 
 
+def test_students_are_judged_by_their_transfer_images_at_their_resolution(digits, monkeypatch):
+    settings = replace(matching.PRESETS["smoke"], transfer=40, evaluation_side=0.75)
+    coarse = replace(settings.matching, resolution=8)
+    settings, seen = replace(settings, matching=coarse), []
+    place = "smallnets.studies.matching.experiments"
+    monkeypatch.setattr(f"{place}.train_pair", lambda *_: ("teacher", "student"))
+    monkeypatch.setattr(f"{place}.measures", lambda *given: seen.append(given))
+    finer = replace(coarse, teacher_resolution=16)
+    for ask in (coarse, finer):
+        matching.evaluate_pair(digits, StudentConfig(ask, 1), settings, 0)
+    for networks, dataset, _, side in seen:
+        assert networks == {"teacher": "teacher", "student": "student"}
+        assert as_bytes(dataset.x_train) == as_bytes(digits.x_train[:40])
+        assert torch.equal(dataset.x_test, digits.x_test)
+        assert side == 0.75
+    assert [one[2] for one in seen] == [{"teacher": 8, "student": 8}, {"teacher": 16, "student": 8}]
+
+
 # --- 02 -------------------------------------------------------------------------------------------
 
 
@@ -142,6 +159,24 @@ def test_transfer_goes_from_the_first_classes_to_a_few_images_of_the_others(digi
     one, other = seen["students"].values()
     assert one is not other
     assert digest(one) == digest(other)
+
+
+def test_students_may_be_judged_elsewhere_and_trained_in_other_batches(digits, monkeypatch):
+    settings = replace(similarity.PRESETS["smoke"], student="convnet-2", training=QUICK)
+    trained, judged = [], []
+    place = "smallnets.studies.similarity.experiments"
+    monkeypatch.setattr(f"{place}.train_teacher", lambda *_: "teacher")
+    monkeypatch.setattr(f"{place}.distil", lambda *given, **named: trained.append((given, named)))
+    monkeypatch.setattr(f"{place}.measures", lambda *given: judged.append(given))
+    other = similarity.corrupted(digits, 0)
+    similarity.compare(digits, {"alone": None}, settings, 2)
+    similarity.compare(digits, {"alone": None}, settings, 2, batch_size=8, judged_on=other)
+    assert [given[4].batch_size for given, _ in trained] == [16, 8]
+    for (students, teacher, dataset, *_), named in trained:
+        assert (teacher, named["seed"]) == ("teacher", 2)
+        assert dataset is digits
+        assert digest(students["alone"]) == digest(build_network("convnet-2", digits, 2))
+    assert [given[1] for given in judged] == [digits, other]
 
 
 # --- 05 -------------------------------------------------------------------------------------------
@@ -222,25 +257,36 @@ def test_a_choice_is_tuned_under_the_teacher_whose_layers_it_has(digits, monkeyp
     assert [named["alpha"] for _, named in seen] == [0.3, 0.0]
 
 
-# --- 08 -------------------------------------------------------------------------------------------
-
-
-def test_conflicts_of_gradients_are_those_of_training_mode(digits):
-    network = to_layered(build_network("convnet-2", digits, 0), (4, 2))
-    images, labels = digits.for_choosing(32)
-    network.start(images).eval()
-    before = digest(network)
-    found = layered.gradient_gram(network, digits, 32)
-    assert digest(network) == before
-    assert not network.training
-    moving = copy.deepcopy(network).train()
-    own = moving.own_parameters()
-    shared = [p for name, p in moving.named_parameters() if name not in own]
-    losses = [torch.nn.functional.cross_entropy(moving(images, bits), labels) for bits in (4, 2)]
-    torch.testing.assert_close(
-        found, gram_matrix([torch.autograd.grad(loss, shared) for loss in losses])
+def test_candidates_and_searches_start_from_the_seed(digits, monkeypatch):
+    settings = replace(lana.PRESETS["smoke"], teacher="resnet-8", pool=("dwsep3",))
+    place, seeds, drawn = "smallnets.studies.lana.experiments", [], []
+    teacher = lana.replaceable("resnet-8", digits).network
+    monkeypatch.setattr(f"{place}.train_member", lambda *_: teacher)
+    monkeypatch.setattr(
+        f"{place}.distil_candidates", lambda *_, seed, cache_dir: seeds.append(seed)
     )
-    assert found[0, 1] == pytest.approx(found[1, 0])
+    pools = [lana.train_pool(digits, settings, seed)[1] for seed in (3, 3, 4)]
+    assert set(seeds) == {3, 4}
+    assert digest(pools[0]) == digest(pools[1]) != digest(pools[2])
+
+    table = SimpleNamespace(rows=lambda *_: None)
+    for name, found in {
+        "train_pool": (None, SimpleNamespace(names=(), pairs=(), space=1)),
+        "score_candidates": {"loss": None},
+        "sizes": {"macs": None, "parameters": None},
+        "budgets": ({"half": 1.0}, 0.0, 1.0),
+        "Programme": None,
+        "compare": None,
+        "race": None,
+    }.items():
+        monkeypatch.setattr(f"{place}.{name}", lambda *_, found=found, **__: found)
+    monkeypatch.setattr(f"{place}.Evaluator", lambda *_: lambda choices: None)
+    monkeypatch.setattr(
+        f"{place}.check_additivity", lambda *given: drawn.append(given[4].integers(1 << 40))
+    )
+    for seed in (3, 3, 4):
+        lana.search(digits, settings, seed, table)
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 # --- 09 -------------------------------------------------------------------------------------------
