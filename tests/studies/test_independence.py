@@ -87,6 +87,14 @@ def test_networks_of_a_seed_start_and_are_trained_by_it(digits):
     assert ends[0] == ends[1] != ends[2]
 
 
+def test_the_training_of_a_network_draws_from_its_seed(digits, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("smallnets.studies.networks.fit", lambda *_, seed, **__: seeds.append(seed))
+    for seed in (3, 4):
+        train_network("convnet-2", digits, BRIEF, seed)
+    assert seeds == [3, 4]
+
+
 def brief(study, **changes):
     """Smoke settings of a study whose trainings are one epoch long."""
     preset = study.PRESETS["smoke"]
