@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def race(rivals: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
@@ -16,6 +17,13 @@ def race(rivals: Mapping[str, Callable[[], object]], rounds: int = 15) -> dict[s
             run()
             seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def meet(folder: Path, number: int, count: int) -> None:
+    """Wait until each of `count` processes, numbered from 0, has come to the same empty folder."""
+    (folder / str(number)).touch()
+    while len(list(folder.iterdir())) < count:
+        time.sleep(0.001)
 
 
 def report(title: str, seconds: Mapping[str, float], ours: str) -> None:

@@ -123,6 +123,27 @@ def test_held_out_keeps_images_with_their_labels_and_depends_on_the_seed():
     assert data.held_out(10, seed=4).key != split.key
 
 
+def test_divided_shares_out_the_training_part_and_keeps_the_test_part():
+    data = make()
+    others, drawn = data.divided(10, seed=3)
+    split = data.held_out(10, seed=3)
+    assert torch.equal(others.x_train, split.x_train)
+    assert torch.equal(others.y_train, split.y_train)
+    assert torch.equal(drawn.x_train, split.x_test)
+    assert torch.equal(drawn.y_train, split.y_test)
+    for part in (others, drawn):
+        assert torch.equal(part.x_test, data.x_test)
+        assert torch.equal(part.y_test, data.y_test)
+
+
+def test_changed_images_keep_their_labels():
+    data = make()
+    darker = data.changed(lambda images: images // 2)
+    assert torch.equal(darker.x_train, data.x_train // 2)
+    assert torch.equal(darker.x_test, data.x_test // 2)
+    assert torch.equal(darker.y_test, data.y_test)
+
+
 def test_held_out_gives_rare_classes_their_share():
     x = torch.randint(0, 256, (100, 1, 2, 2), dtype=torch.uint8)
     y = (torch.arange(100) >= 90).long()

@@ -38,6 +38,12 @@ def test_cosine_starts_at_the_top_halves_in_the_middle_and_ends_at_the_bottom():
     assert learning_rate(settings, 10) == pytest.approx(0.02)
 
 
+def test_a_linear_schedule_falls_evenly_to_its_end():
+    settings = TrainSettings(epochs=10, lr=0.2, final_lr=0.02, schedule="linear")
+    rates = [learning_rate(settings, epoch) for epoch in (0, 5, 10)]
+    assert rates == pytest.approx([0.2, 0.11, 0.02])
+
+
 def test_steps_are_those_of_the_published_wide_resnet_schedule():
     settings = TrainSettings(
         epochs=200, lr=0.1, schedule="step", milestones=(60, 120, 160), decay=0.2

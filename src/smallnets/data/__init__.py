@@ -8,7 +8,7 @@ from smallnets.data.augment import (
     random_crop,
     random_flip,
 )
-from smallnets.data.dataset import Dataset
+from smallnets.data.dataset import Dataset, TrainingImages
 from smallnets.data.files import npz_dataset
 from smallnets.data.groups import FINE_GROUPS, fine_groups
 from smallnets.data.load import load, names
@@ -19,6 +19,7 @@ __all__ = [
     "FINE_GROUPS",
     "Augmentation",
     "Dataset",
+    "TrainingImages",
     "beta_share",
     "blend",
     "cutmix",

@@ -1,14 +1,26 @@
 """A classification data set held in memory, and the few ways of cutting it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from smallnets.checks import at_least, between, whole
+
+
+class TrainingImages(NamedTuple):
+    """Training images as a network takes them, without augmentation, and their labels.
+
+    Whatever is chosen by images (scores, judgements, calibration) is chosen by these;
+    `Dataset.for_choosing` makes them.
+    """
+
+    images: Tensor  # (n, channels, height, width), normalised float32
+    labels: Tensor  # (n,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +157,17 @@ class Dataset:
             y_test=self.y_test[:test],
         )
 
+    def for_choosing(self, count: int) -> TrainingImages:
+        """The first `count` training images, normalised, or as many as there are, and their labels.
+
+        Scores, judgements and calibration take their images from here: test images choose nothing.
+
+        Raises:
+            ValueError: fewer than one image.
+        """
+        whole("count", count, 1)
+        return TrainingImages(self.normalise(self.x_train[:count]), self.y_train[:count])
+
     def held_out(self, count: int, seed: int = 0) -> "Dataset":
         """A data set for choosing settings: its test part is taken out of the training part.
 
@@ -154,6 +177,23 @@ class Dataset:
 
         Returns:
             A Dataset with the other training images, in their old order, and `count` test images.
+        """
+        others, drawn = self.divided(count, seed)
+        return replace(others, x_test=drawn.x_train, y_test=drawn.y_train)
+
+    def divided(self, count: int, seed: int = 0) -> tuple["Dataset", "Dataset"]:
+        """Two data sets that share out the training images, each with the whole test part.
+
+        Args:
+            count: training images of the second, drawn so that every class gives its share, to
+                within one image.
+            seed: which images of each class.
+
+        Returns:
+            One with the other training images, in their old order, and one with the `count` drawn.
+
+        Raises:
+            ValueError: either would have no training image.
         """
         whole("count", count, 1)
         between("count", count, 1, len(self.y_train) - 1)
@@ -169,13 +209,17 @@ class Dataset:
         chosen = shuffled[by_class[torch.argsort(place, stable=True)[:count]]]
         kept = torch.ones(len(labels), dtype=torch.bool)
         kept[chosen] = False
-        return replace(
-            self,
-            x_train=self.x_train[kept],
-            y_train=self.y_train[kept],
-            x_test=self.x_train[chosen],
-            y_test=self.y_train[chosen],
-        )
+        others = replace(self, x_train=self.x_train[kept], y_train=self.y_train[kept])
+        return others, replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen])
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Dataset":
+        """The data set with other images for the same labels.
+
+        Args:
+            change: uint8 images (n, channels, height, width) -> as many of one shape; called with
+                the training part, then with the test part.
+        """
+        return replace(self, x_train=change(self.x_train), x_test=change(self.x_test))
 
     def classes(self, keep: Sequence[int]) -> "Dataset":
         """Only the classes `keep`, relabelled 0, 1, ... in the order given.

@@ -1,7 +1,5 @@
 """Data sets at another resolution."""
 
-from dataclasses import replace
-
 import torch
 from torch.nn import functional as F
 
@@ -24,4 +22,4 @@ def at_resolution(dataset: Dataset, side: int) -> Dataset:
         small = F.interpolate(images.float(), (side, side), mode="area")
         return small.round().to(torch.uint8)
 
-    return replace(dataset, x_train=shrunk(dataset.x_train), x_test=shrunk(dataset.x_test))
+    return dataset.changed(shrunk)

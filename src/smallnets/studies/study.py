@@ -3,7 +3,9 @@
     data, settings = open_study("glyphs10", "small", PRESETS, Options(seeds=3))
     grid = run_grid(experiment, cells, dataset=data, settings=settings)
 
-Experiments choose nothing by test images: `Dataset.held_out` sets training images aside for that.
+Experiments choose nothing by test images: settings are chosen on `Dataset.held_out`, and scores,
+judgements and calibration take their images from `Dataset.for_choosing`. Only functions that report
+look at test images, and a test names them.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -1,5 +1,6 @@
 """Making images: every method, its switches, resuming, and what is refused."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -79,6 +80,28 @@ def test_what_is_kept_comes_back_with_its_time(resnet, tmp_path, method):
     assert torch.equal(first.images, again.images)
     assert (first.losses, first.seconds) == (again.losses, again.seconds)
     assert first.seconds > 0
+
+
+def test_what_decides_images_decides_the_name_under_which_they_are_kept(resnet, tmp_path):
+    brief = replace(FEW, iterations=1)
+    plain = {"model": resnet, "n_images": 16, "image_shape": SHAPE, "settings": brief, "seed": 0}
+    other = copy.deepcopy(resnet)
+    other.conv.weight.data[0] += 1
+    changes = (
+        {},
+        {"swing": False},
+        {"method": "pixels"},
+        {"seed": 1},
+        {"settings": replace(brief, jitter=brief.jitter + 1)},
+        {"image_shape": (3, 16, 12)},
+        {"model": other},
+        {"method": "gba"},
+        {"method": "gba", "n_images": 32},
+    )
+    for count, change in enumerate(changes, start=1):
+        for _ in range(2):
+            synthesize(**(plain | change), cache_dir=tmp_path)
+        assert len(list(tmp_path.iterdir())) == count, change
 
 
 def test_no_two_things_are_drawn_from_one_seed():

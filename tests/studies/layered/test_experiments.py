@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from smallnets import measure
 from smallnets.quantize import layered as vl
 from smallnets.studies import layered as study
 from smallnets.training import TrainSettings
@@ -130,11 +131,14 @@ def test_rules_differ_where_few_bits_are_left():
 def test_confidences_come_from_the_file(data, settings, tmp_path):
     network, _ = study.train_quantised(data, settings, 0, "layered", tmp_path)
     content, _ = vl.layered_bytes(network)
-    found = study.confidences(
-        content, study.build_network(settings.network, data, 5), data, 6, (2, 4)
-    )
+    blank = study.build_network(settings.network, data, 5)
+    found = study.confidences(content, blank, data, 6, (2, 4))
     assert found.shape == (6, 2)
-    assert ((found >= 0) & (found <= 1)).all()
+    for column, bits in enumerate((2, 4)):
+        read = vl.load_layered(content, blank, bits=bits)
+        shares = measure.predict(read, data.x_test[:6], data.normalise).softmax(1)
+        right = shares[torch.arange(6), data.y_test[:6]]
+        np.testing.assert_allclose(found[:, column], right.numpy())
 
 
 def test_gram_matrix_of_the_widths_gradients(data, settings, tmp_path):

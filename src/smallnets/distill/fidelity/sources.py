@@ -105,6 +105,4 @@ def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """The training images in two halves with every class evenly in both: D0 and D1 of section
     5.2.
     """
-    parts = dataset.held_out(len(dataset.y_train) // 2, seed)
-    second = replace(dataset, x_train=parts.x_test, y_train=parts.y_test)
-    return replace(dataset, x_train=parts.x_train, y_train=parts.y_train), second
+    return dataset.divided(len(dataset.y_train) // 2, seed)

@@ -17,17 +17,18 @@ from smallnets.data import Augmentation, Dataset, load
 from smallnets.distill.fidelity.objective import Ensemble, Objective, Reduced, distill_from_ensemble
 from smallnets.distill.fidelity.policies import policies
 from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, halves
-from smallnets.measure import CalibrationBins, calibration_bins
+from smallnets.measure import CalibrationBins
 from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.fidelity.students import (
     StudentEvaluator,
+    calibration_on_test,
     distill_and_evaluate,
     evaluate_plain,
-    logits_of,
+    logits_on_test,
     plain_student,
     train_teacher,
 )
-from smallnets.studies.networks import build_network
+from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.study import Measures
 from smallnets.training import TrainSettings, observe
 
@@ -78,8 +79,8 @@ def ensembles(
         for name in (name_of(m, tau) for tau in settings.temperatures):
             outcome.measures[name] = evaluate(students[name])
             outcome.teachers[name] = evaluate.teacher_logits[0]
-            outcome.students[name] = logits_of(students[name], dataset, dataset.x_test)
-            outcome.calibration[name] = calibration_bins(outcome.students[name], dataset.y_test)
+            outcome.students[name] = logits_on_test(students[name], dataset)
+            outcome.calibration[name] = calibration_on_test(outcome.students[name], dataset)
     return outcome
 
 
@@ -274,8 +275,7 @@ def search(
     for rate in settings.rates:
         teaching = replace(settings.teaching, lr=rate)
         taught = train_teacher(judged, replace(settings, teaching=teaching), seed, 0, cache_dir)
-        accuracy = measure.accuracy(logits_of(taught, judged, judged.x_test), judged.y_test)
-        results[f"teacher, {rate:g}"] = {"accuracy": accuracy}
+        results[f"teacher, {rate:g}"] = {"accuracy": evaluate_accuracy(taught, judged)}
     teacher = train_teacher(judged, settings, seed, 0, cache_dir)
     candidates = {f"SGD, {rate:g}": ("sgd", rate) for rate in settings.rates}
     candidates |= {f"Adam, {rate:g}": ("adam", rate) for rate in settings.adam_rates}

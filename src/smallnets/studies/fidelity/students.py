@@ -10,6 +10,7 @@ from smallnets import measure
 from smallnets.data import Augmentation, Dataset
 from smallnets.distill.fidelity.meter import FidelityMeter
 from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_from_ensemble
+from smallnets.measure import CalibrationBins, calibration_bins
 from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.networks import build_network, train_network
 from smallnets.studies.study import Measures
@@ -41,6 +42,16 @@ def train_teacher(
 def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
     """Logits (n, classes) of uint8 images, float32, in evaluation mode."""
     return measure.predict(network, images, dataset.normalise)
+
+
+def logits_on_test(network: nn.Module, dataset: Dataset) -> Tensor:
+    """Logits (n, classes) of the test images: to report, not to choose."""
+    return logits_of(network, dataset, dataset.x_test)
+
+
+def calibration_on_test(logits: Tensor, dataset: Dataset) -> CalibrationBins:
+    """Calibration of logits (n, classes) of the test images against their labels."""
+    return calibration_bins(logits, dataset.y_test)
 
 
 def seen_images(

@@ -96,7 +96,7 @@ def synthesize_images(
 
 def calibration_images(dataset: Dataset, settings: Settings) -> Tensor:
     """The first training images, as the network takes them: what few-shot methods may see."""
-    return dataset.normalise(dataset.x_train[: settings.images])
+    return dataset.for_choosing(settings.images).images
 
 
 def describe_images(network: nn.Module, images: Tensor) -> dict[str, float]:

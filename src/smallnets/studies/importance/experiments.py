@@ -77,8 +77,7 @@ def train_whole(
 
 def scoring_batches(dataset: Dataset, settings: Settings) -> list[tuple[Tensor, Tensor]]:
     """The first training images in minibatches, as the network sees them without augmentation."""
-    images = dataset.normalise(dataset.x_train[: settings.scored])
-    labels = dataset.y_train[: settings.scored]
+    images, labels = dataset.for_choosing(settings.scored)
     size = settings.score_batch
     return list(zip(images.split(size), labels.split(size), strict=True))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from smallnets import checks, measure
-from smallnets.data import Dataset
+from smallnets.data import Dataset, TrainingImages
 from smallnets.measure import Timing
 from smallnets.search.lana.baselines import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.candidates import distil_candidates
@@ -123,10 +123,9 @@ def score_candidates(
     return score_pool(layered, pool, *images, recalibrate=settings.recalibrate)
 
 
-def judging_set(dataset: Dataset, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Training images, normalised, and their labels: test images choose nothing."""
-    count = settings.judged
-    return dataset.normalise(dataset.x_train[:count]), dataset.y_train[:count]
+def judging_set(dataset: Dataset, settings: Settings) -> TrainingImages:
+    """The first training images, normalised, and their labels: test images choose nothing."""
+    return dataset.for_choosing(settings.judged)
 
 
 def choose_table(dataset: Dataset, settings: Settings, latency: str = "auto") -> LatencyTable:
@@ -253,8 +252,7 @@ class Evaluator:
     ) -> None:
         self.layered, self.pool, self.dataset = layered, pool, dataset
         self.x, self.y = judging_set(dataset, settings)
-        part = dataset.take(test=2 * settings.judged)
-        self.test = dataset.normalise(part.x_test), part.y_test
+        self.tested = 2 * settings.judged
         self.recalibrate = settings.recalibrate
         self.seen: dict[Choices, dict[str, float]] = {}
 
@@ -274,7 +272,7 @@ class Evaluator:
         plain = evaluate_network(network, self.x, self.y)
         if self.recalibrate:
             network = recalibrate(copy.deepcopy(network), self.x.split(250))
-        test = evaluate_network(network, *self.test)
+        test = evaluate_on_test(network, self.dataset, self.tested)
         return {
             **self(choices),
             **{f"as stitched {key}": value for key, value in plain.items()},
@@ -414,9 +412,19 @@ def tune(
     return evaluate_and_size(student, dataset)
 
 
+def evaluate_on_test(
+    network: nn.Module, dataset: Dataset, count: int | None = None
+) -> dict[str, float]:
+    """ "loss" and "accuracy" on the first `count` test images, None is all: to report, not to
+    choose.
+    """
+    images, labels = dataset.x_test[:count], dataset.y_test[:count]
+    return evaluate_network(network, dataset.normalise(images), labels)
+
+
 def evaluate_and_size(network: nn.Module, dataset: Dataset) -> dict[str, float]:
     """Test accuracy and loss, parameters and multiply-accumulates."""
-    found = evaluate_network(network, dataset.normalise(dataset.x_test), dataset.y_test)
+    found = evaluate_on_test(network, dataset)
     shape = (dataset.channels, *dataset.size)
     return {
         **found,

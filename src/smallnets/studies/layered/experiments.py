@@ -109,7 +109,7 @@ def evaluate_variant(
         "accuracy": accuracies(network, dataset, network.widths),
         "weights": {int(bits): value for bits, value in last.items()},
     }
-    fresh = dataset.normalise(dataset.x_train[: settings.calibration]).split(100)
+    fresh = dataset.for_choosing(settings.calibration).images.split(100)
     if variant == "layered":
         data, _ = layered_bytes(network)
         empty = build_network(settings.network, dataset, seed)
@@ -134,7 +134,7 @@ def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Ten
     low, for the loss on the first training images, as a batch of training.
     """
     network = copy.deepcopy(network).train()
-    x, labels = dataset.normalise(dataset.x_train[:images]), dataset.y_train[:images]
+    x, labels = dataset.for_choosing(images)
     own = network.own_parameters()
     shared = [p for name, p in network.named_parameters() if name not in own]
     losses = [F.cross_entropy(network(x, bits), labels) for bits in network.widths]

@@ -176,14 +176,14 @@ def pretrained(
     """A student that has learnt labels of the images that students do not get."""
     student = build_network(network, dataset, seed)
     size = len(transfer_set(dataset, settings).y_train)
-    rest = replace(
-        dataset,
-        x_train=dataset.x_train[size:],
-        y_train=dataset.y_train[size:],
-        moments=(dataset.mean, dataset.std),
-    )
-    if len(rest.y_train) < settings.training.batch_size:
-        rest = dataset  # nothing is left out, as in the published recipes
+    rest = dataset  # where too little is left, all images, as in the published recipes
+    if len(dataset.y_train) - size >= settings.training.batch_size:
+        rest = replace(
+            dataset,
+            x_train=dataset.x_train[size:],
+            y_train=dataset.y_train[size:],
+            moments=(dataset.mean, dataset.std),
+        )
     view = replace(settings.matching, view="same/rc", labels=1.0)
     passes = max(1, settings.side_length // 2)
     training = replace(settings.training, epochs=passes, warmup_epochs=_warmup(settings, passes))

@@ -136,7 +136,7 @@ def equal_start(
     """
     teacher = train_teacher(dataset, settings, seed, cache_dir)
     student = build_network(settings.student, dataset, seed).train()
-    images = dataset.normalise(dataset.x_train[: settings.training.batch_size])
+    images, _ = dataset.for_choosing(settings.training.batch_size)
     layer = student.stage_names[-1]
     with torch.no_grad():
         seen = observe(student, images, (layer,)).features[layer]
@@ -162,8 +162,7 @@ def few_shot(dataset: Dataset, shots: int, seed: int) -> Dataset:
     classes' proportions.
     """
     count = min(shots * dataset.num_classes, len(dataset.y_train) - 1)
-    drawn = dataset.held_out(count, seed)
-    return replace(dataset, x_train=drawn.x_test, y_train=drawn.y_test)
+    return dataset.divided(count, seed)[1]
 
 
 def transfer(
@@ -212,9 +211,8 @@ def corrupted(dataset: Dataset, seed: int) -> Dataset:
     another source.
     """
     generator = torch.Generator().manual_seed(seed)
-    parts = {part: _corrupt(getattr(dataset, part), generator) for part in ("x_train", "x_test")}
-    changed = replace(dataset, name=f"{dataset.name} corrupted", **parts)
-    return changed.normalised_like(dataset)
+    changed = dataset.changed(lambda images: _corrupt(images, generator))
+    return replace(changed, name=f"{dataset.name} corrupted").normalised_like(dataset)
 
 
 def _corrupt(images: Tensor, generator: torch.Generator) -> Tensor:
