@@ -37,6 +37,7 @@ class Parameters:
     output_dir: str
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("scale", self.scale, SCALES)
         if self.seeds is not None:
             checks.whole("seeds", self.seeds, 1)
