@@ -77,7 +77,7 @@ def test_whatever_bit_of_a_kept_file_flips_its_arrays_are_those_that_were_made(t
     made = {"a": np.arange(3, dtype=np.uint8), "b": np.array(0.25)}
     kept_arrays(file, lambda: made)
     raw = file.read_bytes()
-    for bit in range(0, 8 * len(raw), 5):
+    for bit in range(0, 8 * len(raw), 13):
         file.write_bytes(flipped(raw, bit))
         found = kept_arrays(file, lambda: made)
         assert set(found) == {"a", "b"}

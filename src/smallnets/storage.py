@@ -115,7 +115,8 @@ def kept_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
     if file is not None:
         try:
             with atomic_path(file) as temporary:
-                np.savez(temporary, **made, **{DIGEST: np.frombuffer(_digest(made), np.uint8)})
+                digest = np.frombuffer(_digest(made), np.uint8)
+                np.savez(temporary, **made, **{DIGEST: digest})  # type: ignore[arg-type]
         except OSError as error:
             warnings.warn(f"{file} cannot be kept ({one_line(error)})", stacklevel=3)
     return made
@@ -126,7 +127,7 @@ def _digest(arrays: Arrays) -> bytes:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 

@@ -167,7 +167,7 @@ def test_whatever_bit_flips_the_error_is_one_line(tmp_path, write):
     write(file, **arrays())
     raw = file.read_bytes()
     refusals = []
-    for bit in range(0, 8 * len(raw), 29):
+    for bit in range(0, 8 * len(raw), 53):
         data = bytearray(raw)
         data[bit // 8] ^= 1 << bit % 8
         file.write_bytes(bytes(data))

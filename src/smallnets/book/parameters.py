@@ -43,6 +43,10 @@ class Parameters:
             checks.whole("seeds", self.seeds, 1)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
+        for name in ("dataset", "output_dir"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be text in quotes; got {value!r}")
         if not self.output_dir:
             raise ValueError("output_dir must name a folder; got an empty string")
         METER.start()
