@@ -1,18 +1,28 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 
-from smallnets.cli import parse_parameter
+from smallnets.cli import parse_parameter, sheet
 
 ROOT = Path(__file__).parents[1]
 
 
-def smallnets(*arguments, cwd=ROOT):
+def smallnets(*arguments, cwd=ROOT, **environment):
     command = [sys.executable, "-c", "from smallnets.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
 
 
 @pytest.fixture
@@ -58,8 +68,8 @@ def test_run_stores_outputs_and_a_record_that_is_fresh(workplace):
     assert [cell.execution_count for cell in after.cells] == [1, 2, 3]
     assert after.cells[2].outputs[0].data["text/plain"] == "42"
     assert after.cells[2].outputs[0].execution_count == 3
-    assert "papermill" not in notebook.read_text()
-    record = json.loads(notebook.with_suffix(".record.json").read_text())
+    assert "papermill" not in notebook.read_text(encoding="utf-8")
+    record = json.loads(notebook.with_suffix(".record.json").read_text(encoding="utf-8"))
     assert record["command"] == "smallnets run 02 --scale small"
     assert stale(record, notebook) == []
 
@@ -91,7 +101,7 @@ main()
 def test_without_the_extra_notebooks_all_but_running_a_chapter_works():
     def call(*arguments):
         command = [sys.executable, "-c", WITHOUT_NOTEBOOKS, *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=300)
 
     listed, ran = call("list"), call("run", "02")
     assert listed.returncode == 0, listed.stderr
@@ -115,7 +125,7 @@ def test_run_passes_parameters_and_keeps_results(workplace):
         "run", "2", "-p", "seeds=5", "--scale", "smoke", "--result", "r", cwd=workplace
     )
     assert done.returncode == 0, done.stderr
-    record = json.loads((workplace / "book" / "results" / "r.json").read_text())
+    record = json.loads((workplace / "book" / "results" / "r.json").read_text(encoding="utf-8"))
     assert (record["seeds"], record["scale"]) == (5, "smoke")
     assert record["command"] == "smallnets run 02 --scale smoke -p seeds=5"
     executed = nbformat.read(
@@ -175,3 +185,96 @@ def test_data_lists_names_and_describes_a_set(tmp_path):
 )
 def test_values_are_read_as_what_they_look_like(pair, value):
     assert parse_parameter(pair) == ("a", value)
+
+
+PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_chapter_runs_in_any_folder_and_locale_and_with_a_relative_cache(workplace):
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    cells = nbformat.read(notebook, 4)
+    cells.cells[
+        -1
+    ].source = "from smallnets.storage import cache_directory\nstr(cache_directory())  # τ"
+    nbformat.write(cells, notebook)
+    folder = workplace / "a {b} 50 % #1 {"
+    folder.mkdir()
+    (workplace / "chapters").rename(folder / "chapters {c}")
+    done = smallnets(
+        "run", "02", "--chapters", "chapters {c}", "--output-dir", "out{a}", "--result", "r",
+        cwd=folder, SMALLNETS_CACHE="kept {d}", **PLAIN,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    executed = nbformat.read(folder / "out{a}" / "02_similarity_preserving" / notebook.name, 4)
+    assert executed.cells[-1].outputs[0].data["text/plain"] == repr(str(folder / "kept {d}"))
+    assert (folder / "book" / "results" / "r.json").exists()
+
+
+def test_a_data_set_that_reads_as_a_number_or_none_is_refused_in_one_line(workplace):
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    cells = nbformat.read(notebook, 4)
+    cells.cells[0].source += "\ndataset = 'digits'"
+    cells.cells[1].source = "from smallnets.data import load\nload(dataset)"
+    nbformat.write(cells, notebook)
+    for given, shown in (("10", "10"), ("none", "None")):
+        done = smallnets("run", "02", "-p", f"dataset={given}", cwd=workplace)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(f"; got {shown}")
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "expected"),
+    [
+        (1, (3, 4, 5), (4, 5, 3)),
+        (6, (3, 4, 5), (4, 30, 3)),
+        (10, (1, 4, 5), (4, 50)),
+        (37, (3, 4, 5), (12, 50, 3)),
+        (3, (1, 1, 1), (1, 3)),
+    ],
+)
+def test_a_sheet_has_rows_of_ten_or_one_of_all(count, shape, expected):
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, *shape)
+    made = sheet(images)
+    assert made.shape == expected
+    assert made.ravel()[0] == 0
+    assert made.ravel()[-1] == (count if count < 10 else count // 10 * 10) - 1
+
+
+def test_a_picture_of_a_few_grey_images(tmp_path):
+    x = np.full((6, 8, 8), 100, np.uint8)
+    y = np.arange(6) % 3
+    names = np.array(["größe", "τ", "c"])
+    np.savez(tmp_path / "few{1}.npz", x_train=x, y_train=y, x_test=x, y_test=y, class_names=names)
+    done = smallnets("data", "npz:few{1}.npz", "--picture", "few{2}.png", cwd=tmp_path, **PLAIN)
+    assert done.returncode == 0, done.stderr
+    from matplotlib.image import imread
+
+    assert np.allclose(imread(tmp_path / "few{2}.png")[..., :3], 100 / 255, atol=1e-3)
+
+
+def test_without_a_home_folder_the_command_ends_in_one_line(tmp_path):
+    code = (
+        "import pathlib\n"
+        "def nowhere():\n    raise RuntimeError\n"
+        "pathlib.Path.home = staticmethod(nowhere)\n"
+        "from smallnets.cli import main\nmain()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SMALLNETS_CACHE"}
+    command = [sys.executable, "-c", code, "data", "glyphs10"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert done.returncode == 2
+    assert "set SMALLNETS_CACHE to a folder" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_record_is_named_by_verify(workplace):
+    for folder in ("runs/02_similarity_preserving", "chapters"):
+        (workplace / folder).mkdir(parents=True, exist_ok=True)
+        (workplace / folder / "02_similarity_preserving.record.json").write_bytes(b"{")
+    done = smallnets("verify", "02", cwd=workplace)
+    assert done.returncode == 2
+    assert ".record.json is damaged: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,15 +1,29 @@
 """The command line: a thin layer over papermill, which works on the chapters directly as well."""
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
+from smallnets.storage import one_line, user_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+REFUSED = (
+    "ValueError",
+    "OSError",
+    "FileNotFoundError",
+    "PermissionError",
+    "NotADirectoryError",
+    "IsADirectoryError",
+    "ConnectionError",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,6 +33,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: errors in what was asked for are one line, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that a terminal lacks ends no command
+            stream.reconfigure(errors="replace")
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -27,12 +44,11 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except (ValueError, OSError) as error:
-        click.echo(f"smallnets: {error}", err=True)
+        click.echo(f"smallnets: {one_line(error)}", err=True)
         sys.exit(2)
     except Exception as error:
         # Of a chapter that refused what it was given: its own error says what was wrong.
-        refused = ("ValueError", "FileNotFoundError", "ConnectionError")
-        if getattr(error, "ename", None) not in refused:
+        if getattr(error, "ename", None) not in REFUSED:
             raise
         click.echo(f"smallnets: {error.evalue}", err=True)  # type: ignore[attr-defined]
         sys.exit(2)
@@ -117,6 +133,7 @@ def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
 
     Exits with 1 if a measurement is not confirmed, and prints which.
     """
+    from smallnets.book.freshness import read_record
     from smallnets.book.verify import flattened, problems
 
     confirmed = True
@@ -129,7 +146,7 @@ def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
         for path in paths:
             if not path.exists():
                 raise ValueError(f"{path} does not exist: run chapter {one.number} first")
-        fresh, stored = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        fresh, stored = (read_record(path, "measurements") for path in paths)
         found = problems(fresh, stored)
         confirmed &= not found
         same = fresh.get("arithmetic") == stored.get("arithmetic")
@@ -172,7 +189,7 @@ def parse_parameter(pair: str) -> tuple[str, Any]:
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
     if value.startswith("npz:"):
-        value = f"npz:{Path(value.removeprefix('npz:')).expanduser().absolute()}"
+        value = f"npz:{user_path(value.removeprefix('npz:')).absolute()}"
     words = {"true": True, "false": False, "none": None}
     return name, words.get(value.lower(), _resolve_type(value))
 
@@ -197,12 +214,18 @@ def show_data(name: str | None, picture: str | None) -> None:
     if picture:
         from matplotlib.image import imsave
 
-        count = min(100, len(dataset.x_train) // 10 * 10)
-        rows = (
-            dataset.x_train[:count].unflatten(0, (-1, 10)).permute(0, 3, 1, 4, 2)
-        )  # row, height, column, width, channel
-        sheet = (
-            rows.reshape(rows.shape[0] * rows.shape[1], -1, dataset.channels).squeeze(-1).numpy()
-        )
-        imsave(picture, sheet, cmap="gray")
+        imsave(picture, sheet(dataset.x_train[:100]), cmap="gray", vmin=0, vmax=255)
         click.echo(f"wrote {picture}")
+
+
+def sheet(images: "Tensor") -> "np.ndarray":
+    """Images (n, channels, height, width) in rows of ten, full ones if there are ten or more.
+
+    Returns:
+        uint8 (height, width, 3), or (height, width) of grey images.
+    """
+    columns = min(10, len(images))
+    images = images[: len(images) // columns * columns]
+    rows = images.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)
+    height, width = rows.shape[0] * rows.shape[1], rows.shape[2] * rows.shape[3]
+    return rows.reshape(height, width, -1).squeeze(-1).numpy()

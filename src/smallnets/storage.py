@@ -13,18 +13,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from zipfile import BadZipFile
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+DIGEST = "sha256 of the arrays"  # the name under which it stands among them
 
 SOURCE = Path(__file__).parent
 
 
 def cache_directory() -> Path:
-    """Folder for generated data and finished trainings: $SMALLNETS_CACHE, or ~/.cache/smallnets."""
-    return Path(os.environ.get("SMALLNETS_CACHE") or Path.home() / ".cache" / "smallnets")
+    """Folder for generated data and finished trainings: $SMALLNETS_CACHE, or ~/.cache/smallnets.
+
+    A relative one is seen from the current folder.
+
+    Raises:
+        ValueError: the variable is not set and there is no home folder.
+    """
+    given = os.environ.get("SMALLNETS_CACHE")
+    if given:
+        return user_path(given).absolute()
+    try:
+        return Path.home() / ".cache" / "smallnets"
+    except RuntimeError:
+        raise ValueError(
+            "there is no home folder: set SMALLNETS_CACHE to a folder for generated data and "
+            "finished trainings"
+        ) from None
+
+
+def user_path(path: str | Path) -> Path:
+    """A path in which a leading ~ stands for a home folder.
+
+    Raises:
+        ValueError: nobody knows where that is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home folder of {path} is not known: write it out") from None
 
 
 def content_key(**content: Any) -> str:
@@ -44,7 +71,7 @@ def source_digest(*parts: str) -> str:
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         for file in files:
             digest.update(file.relative_to(SOURCE).as_posix().encode())
-            digest.update(file.read_bytes())
+            digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
 
 
@@ -62,7 +89,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def cached_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
+def kept_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
     """What `make()` returns: read from the file if there is one, else made and written to it.
 
     Args:
@@ -70,16 +97,40 @@ def cached_arrays(file: Path | None, make: Callable[[], Arrays]) -> Arrays:
             nothing.
         make: name -> array.
 
-    A file that cannot be read (every array has a checksum) is made again, with a warning.
+    A file that cannot be read, or holds anything else than what was written, is made again with a
+    warning. Where nothing can be written, a warning says so and the arrays are returned.
     """
     if file is not None and file.exists():
         try:
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (BadZipFile, EOFError, OSError, TypeError, ValueError) as error:
-            warnings.warn(f"{file} cannot be read ({error}): making it again", stacklevel=3)
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            if arrays.pop(DIGEST).tobytes() != _digest(arrays):
+                raise ValueError("its digest differs")
+            return arrays
+        except Exception as error:  # a damaged archive ends in whatever its bytes happen to mean
+            warnings.warn(
+                f"{file} cannot be read ({one_line(error)}): making it again", stacklevel=3
+            )
     made = make()
     if file is not None:
-        with atomic_path(file) as temporary:
-            np.savez(temporary, **made)  # type: ignore[arg-type]
+        try:
+            with atomic_path(file) as temporary:
+                digest = np.frombuffer(_digest(made), np.uint8)
+                np.savez(temporary, **made, **{DIGEST: digest})  # type: ignore[arg-type]
+        except OSError as error:
+            warnings.warn(f"{file} cannot be kept ({one_line(error)})", stacklevel=3)
     return made
+
+
+def _digest(arrays: Arrays) -> bytes:
+    """SHA-256 over names, types, shapes and bytes: a zip file has no checksum of its names."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line, or its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -46,6 +46,9 @@ def test_good_parameters_pass():
         ("seeds", "5", "seeds must be a whole number of at least 1; got '5'"),
         ("device", "npu", "device must be one of auto, cpu, cuda; got 'npu'"),
         ("precision", "fp8", "precision must be one of auto, 32-true, bf16-mixed; got 'fp8'"),
+        ("dataset", 10, "dataset must be text in quotes; got 10"),
+        ("dataset", None, "dataset must be text in quotes; got None"),
+        ("output_dir", 2024, "output_dir must be text in quotes; got 2024"),
         ("output_dir", "", "output_dir must name a folder; got an empty string"),
     ],
 )

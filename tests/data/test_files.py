@@ -1,3 +1,6 @@
+from io import BytesIO
+from zipfile import ZipFile
+
 import numpy as np
 import pytest
 import torch
@@ -146,7 +149,7 @@ def test_wrong_content_is_refused_in_one_line(save, change, message):
 
 def test_damaged_and_foreign_files(save, tmp_path):
     text = tmp_path / "text.npz"
-    text.write_text("hello")
+    text.write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match=r"is no \.npz file"):
         npz_dataset(text)
     file = save()
@@ -155,3 +158,58 @@ def test_damaged_and_foreign_files(save, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read"):
         npz_dataset(file)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_whatever_bit_flips_the_error_is_one_line(tmp_path, write):
+    file = tmp_path / "mine.npz"
+    write(file, **arrays())
+    raw = file.read_bytes()
+    refusals = []
+    for bit in range(0, 8 * len(raw), 53):
+        data = bytearray(raw)
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(bytes(data))
+        try:
+            npz_dataset(file)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 20
+    assert not any("\n" in text for text in refusals)
+
+
+def test_a_header_that_claims_a_huge_array_is_a_damaged_file(tmp_path):
+    header = BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**14,)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    with ZipFile(tmp_path / "mine.npz", "w") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"mine\.npz cannot be read: ") as error:
+        npz_dataset(tmp_path / "mine.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_a_home_folder_that_nobody_knows_is_one_line():
+    with pytest.raises(ValueError, match=r"the home folder of ~nobody-here/x\.npz is not known"):
+        load("npz:~nobody-here/x.npz")
+
+
+@pytest.mark.parametrize("name", ["a{b}.npz", "50 %.npz", "with space #2.npz", "größe.npz"])
+def test_any_name_of_a_file_will_do(tmp_path, name):
+    np.savez(tmp_path / name, **arrays())
+    assert load(f"npz:{tmp_path / name}").x_train.shape == (6, 3, 4, 5)
+
+
+@pytest.mark.parametrize("given", [10, None, 0.5, True])
+def test_a_data_set_that_is_no_name_is_refused_in_one_line(given):
+    with pytest.raises(ValueError, match=f"dataset must be one of glyphs10, .*; got {given}"):
+        load(given)
+
+
+def test_one_pixel_one_channel_and_one_class(tmp_path):
+    x, y = np.arange(4, dtype=np.uint8).reshape(4, 1, 1), np.zeros(4, int)
+    np.savez(tmp_path / "least.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    data = load(f"npz:{tmp_path}/least.npz")
+    assert (data.channels, data.size, data.num_classes) == (1, (1, 1), 1)
+    assert data.normalise(data.x_train).isfinite().all()

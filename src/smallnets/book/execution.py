@@ -1,6 +1,5 @@
 """Executing a chapter, and storing what came out of it as the outputs that the book shows."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ except ModuleNotFoundError as error:
         f"running a chapter needs {error.name}: pip install 'smallnets[notebooks]'", name=error.name
     ) from error
 
-from smallnets.book.freshness import hashes, write_record
+from smallnets.book.freshness import hashes, read_record, write_record
+from smallnets.storage import atomic_path, cache_directory
 
 KEPT_METADATA = ("kernelspec", "language_info")
 # What is stored should not depend on the moment: no progress bars.
@@ -28,7 +28,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         ValueError: the chapter has no parameter of that name; the message lists those it has.
         papermill.PapermillExecutionError: a cell failed; the notebook up to there lies in `folder`.
     """
-    known = papermill.inspect_notebook(str(notebook))
+    known = papermill.inspect_notebook(_literal(notebook))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
         raise ValueError(
@@ -36,12 +36,14 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / notebook.name
-    previous = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ |= ENVIRONMENT
+    # The chapter runs in another folder, from which a relative one would be another.
+    environment = {**ENVIRONMENT, "SMALLNETS_CACHE": str(cache_directory())}
+    previous = {name: os.environ.get(name) for name in environment}
+    os.environ |= environment
     try:
         papermill.execute_notebook(
-            str(notebook),
-            str(executed),
+            _literal(notebook),
+            _literal(executed),
             {"output_dir": str(folder), **parameters},
             kernel_name="python3",
             cwd=str(notebook.parent),
@@ -54,9 +56,14 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
     return executed
 
 
+def _literal(path: Path) -> str:
+    """A path for papermill, which would put parameters between its braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def completed_record(executed: Path, notebook: Path, command: str) -> dict[str, Any]:
     """The record that the run wrote, with the command and the hashes of what it ran."""
-    record = json.loads(executed.with_suffix(".record.json").read_text())
+    record = read_record(executed.with_suffix(".record.json"), "imports")
     return {**record, "command": command, "hashes": hashes(notebook, record["imports"])}
 
 
@@ -77,7 +84,8 @@ def store(executed: Path, notebook: Path, command: str) -> None:
                     output.execution_count = cell.execution_count
     source.metadata = {key: source.metadata[key] for key in KEPT_METADATA if key in source.metadata}
     source.metadata.get("language_info", {}).pop("version", None)
-    nbformat.write(source, notebook)
+    with atomic_path(notebook) as temporary:
+        nbformat.write(source, temporary)
     write_record(
         completed_record(executed, notebook, command), notebook.with_suffix(".record.json")
     )

@@ -11,13 +11,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smallnets.storage import SOURCE, atomic_path
+from smallnets.checks import plain
+from smallnets.storage import SOURCE, atomic_path, one_line
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record as readable JSON, atomically."""
+    """Write a record as readable JSON, atomically: the same bytes in every locale and system."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
+        temporary.write_bytes(text.encode())
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's; anything else as text."""
+    found = plain(value)
+    return str(value) if found is value else found
+
+
+def read_record(path: Path, *needed: str) -> dict[str, Any]:
+    """What `write_record` wrote, or a notebook, which is JSON as well.
+
+    Args:
+        path: of the file.
+        needed: names that must be in it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or a name is not in it.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {one_line(error)}") from error
+    missing = [name for name in needed if not isinstance(record, dict) or name not in record]
+    if missing:
+        raise ValueError(f"{path} must hold {', '.join(needed)}; it lacks {', '.join(missing)}")
+    return record
 
 
 def shown(value: str) -> str:
@@ -30,7 +59,7 @@ def hashes(notebook: Path, imports: Sequence[str]) -> dict[str, str]:
     """SHA-256 of a chapter's code cells, of the library files that it imports, and of the lock file
     beside it.
     """
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = read_record(notebook, "cells")["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     contents = {"code cells": "\0".join(code).encode()}
     contents |= {f"smallnets/{file}": _read(SOURCE / file) for file in imports}
@@ -39,7 +68,8 @@ def hashes(notebook: Path, imports: Sequence[str]) -> dict[str, str]:
 
 
 def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b"missing"
+    # A checkout on Windows may end its lines otherwise.
+    return path.read_bytes().replace(b"\r\n", b"\n") if path.exists() else b"missing"
 
 
 def stale(record: Mapping[str, Any], notebook: Path) -> list[str]:

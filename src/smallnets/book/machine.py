@@ -30,7 +30,7 @@ def arithmetic() -> dict[str, str | bool]:
 def processor() -> str:
     """Maker, family and model of the processor, as Linux tells them, else what Python knows."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     facts = dict(reversed([line.split("\t: ", 1) for line in lines if "\t: " in line]))
@@ -77,7 +77,8 @@ def held(process: psutil.Process) -> tuple[int, int]:
     Only Linux tells them apart; elsewhere all are the first.
     """
     try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8")
+        lines = rollup.splitlines()[1:]
     except OSError:
         lines = []
     kilobytes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}

@@ -37,11 +37,16 @@ class Parameters:
     output_dir: str
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("scale", self.scale, SCALES)
         if self.seeds is not None:
             checks.whole("seeds", self.seeds, 1)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
+        for name in ("dataset", "output_dir"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be text in quotes; got {value!r}")
         if not self.output_dir:
             raise ValueError("output_dir must name a folder; got an empty string")
         METER.start()

@@ -3,10 +3,10 @@
 A chapter writes it in its last cell; `smallnets run --store` completes it, see `freshness`.
 """
 
-import json
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from joblib import cpu_count
 from smallnets.book import STARTED
 from smallnets.book.catalogue import chapter
 from smallnets.book.claims import Claim, rows_table
-from smallnets.book.freshness import shown, write_record
+from smallnets.book.freshness import read_record, shown, write_record
 from smallnets.book.machine import METER, arithmetic
 from smallnets.book.parameters import Parameters
 from smallnets.storage import SOURCE
@@ -70,10 +70,13 @@ def save_record(
         },
         "settings": asdict(settings),
         "measurements": dict(measurements),
-        "claims": [claim.row(parameters.scale != "smoke") for claim in claims],
+        "claims": [],
         "imports": imported_files(),
     }
-    write_record(record, parameters.folder / f"{about.stem}.record.json")
+    path = parameters.folder / f"{about.stem}.record.json"
+    write_record(record, path)  # what was measured is kept, whatever judging it ends in
+    record["claims"] = [claim.row(parameters.scale != "smoke") for claim in claims]
+    write_record(record, path)
     return record
 
 
@@ -103,7 +106,11 @@ def stored_results(number: str, start: Path | None = None) -> HTML:
     files = next((sorted(folder.glob("*.json")) for folder in folders if folder.is_dir()), [])
     rows = []
     for file in files:
-        record = json.loads(file.read_text())
+        try:
+            record = read_record(file, "chapter", "claims")
+        except ValueError as error:
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            continue
         if record["chapter"] == chapter(number).number:
             rows += [{"run": file.stem, **claim} for claim in record["claims"]]
     return rows_table(rows, ("run", "claim", "measured", "verdict"))

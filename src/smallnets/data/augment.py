@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smallnets.checks import one_of, whole
+from smallnets.checks import one_of, plain_fields, whole
 from smallnets.data.mixing import beta_share, blend
 
 MODES = ("reflect", "constant")
@@ -123,6 +123,7 @@ class Augmentation:
     cutout: int = 0
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         whole("crop", self.crop, 0)
         whole("cutout", self.cutout, 0)
 

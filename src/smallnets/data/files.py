@@ -1,13 +1,14 @@
 """Your own images: a NumPy .npz file with four arrays."""
 
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smallnets.data.dataset import Dataset
+from smallnets.storage import one_line, user_path
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -36,7 +37,7 @@ def npz_dataset(file: str | Path, flips: bool = False) -> Dataset:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no .npz file, lacks an array, or an array is not as described above.
     """
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file():
         raise FileNotFoundError(
             f"no data file {path}; expected an .npz file with {', '.join(KEYS)}"
@@ -74,8 +75,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files if key in (*KEYS, "class_names")}
-    except (BadZipFile, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a damaged archive ends in whatever its bytes happen to mean
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(KEYS)}")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smallnets.storage import Arrays, cache_directory, cached_arrays, content_key
+from smallnets.storage import Arrays, cache_directory, content_key, kept_arrays
 
 
 def kept(
@@ -27,5 +27,5 @@ def kept(
         return {"images": images.numpy(), "labels": labels.numpy()}
 
     file = cache_directory() / "data" / f"{stem}-{content_key(**content)}.npz"
-    found = cached_arrays(file, arrays)
+    found = kept_arrays(file, arrays)
     return torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])

@@ -42,7 +42,7 @@ def load(
         FileNotFoundError: if a file or folder is not there; the message says what to put where.
         ConnectionError: if a set has to be downloaded and cannot be.
     """
-    if not name.startswith(NPZ):
+    if not isinstance(name, str) or not name.startswith(NPZ):
         one_of("dataset", name, names())
     if flips not in (True, False, None):
         raise ValueError(f"flips must be True, False or None; got {flips!r}")

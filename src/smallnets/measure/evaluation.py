@@ -30,11 +30,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...], batch: int = 1) -> Tensor:
     """Zeros `(batch, *input_shape)` of the device and dtype of the model's first weights."""
-    for side in (batch, *input_shape):
-        whole("batch and each side of input_shape", side, 1)
+    shape = [int(whole("batch and each side of input_shape", n, 1)) for n in (batch, *input_shape)]
     weights = (t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point())
     like = next(weights, torch.empty(0))
-    return like.new_zeros(batch, *input_shape)
+    return like.new_zeros(shape)
 
 
 def predict(

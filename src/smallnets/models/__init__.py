@@ -17,6 +17,7 @@ from smallnets.models.preact_resnet import preact_resnet
 from smallnets.models.row_reader import RowReader
 from smallnets.models.staged import StagedNetwork
 from smallnets.models.vgg import vgg16
+from smallnets.models.weights import read_weights
 from smallnets.models.wide_resnet import wide_resnet
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "mobilenet_v3",
     "named",
     "preact_resnet",
+    "read_weights",
     "sound",
     "vgg16",
     "wide_resnet",

@@ -40,6 +40,7 @@ class StudySettings:
     seeds: int
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         for name in _repetitions(self):
             checks.whole(name, getattr(self, name), 1)
 

@@ -57,6 +57,7 @@ class Classification:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.between("label_smoothing", self.label_smoothing, 0, 1)
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -42,8 +42,8 @@ def memory_left() -> int:
         (CONTAINER / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            most, now = (int((folder / name).read_text()) for name in (limit, used))
-            lines = (folder / "memory.stat").read_text().splitlines()
+            most, now = (int((folder / name).read_text(encoding="utf-8")) for name in (limit, used))
+            lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError):  # no container, or one without a limit: "max"
             continue
         facts = dict(line.split() for line in lines)

@@ -70,6 +70,7 @@ class TrainSettings:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.whole("epochs", self.epochs, 1)
         checks.whole("batch_size", self.batch_size, 1)
         checks.above("lr", self.lr, 0)

@@ -22,7 +22,7 @@ from smallnets.studies.lana.experiments import (
     tune_all,
     tuning_plans,
 )
-from smallnets.studies.lana.networks import build_arguments, read_weights, replaceable
+from smallnets.studies.lana.networks import build_arguments, replaceable
 from smallnets.studies.lana.plan import PRESETS, Options, prepare, stored_table
 from smallnets.studies.networks import build_network
 
@@ -230,9 +230,6 @@ def test_published_weights_are_read(tmp_path, prepared):
     read = train_member(settings.teacher, dataset, given, 0)
     assert torch.equal(read.conv.weight, network.conv.weight)
     assert not read.training
-    torch.save({"other": torch.zeros(1)}, tmp_path / "wrong.pt")
-    with pytest.raises(ValueError, match=r"wrong.pt must hold the teacher's weights; "):
-        read_weights(network, str(tmp_path / "wrong.pt"))
 
 
 def test_networks_without_blocks_are_refused(prepared):

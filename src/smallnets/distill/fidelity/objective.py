@@ -81,6 +81,7 @@ class Objective:
     synthetic_temperature: float | None = None
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         if self.members is not None:
             checks.whole("members", self.members, 1)
         checks.above("temperature", self.temperature, 0)

@@ -74,6 +74,7 @@ class Matching:
     teacher_resolution: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("view", self.view, VIEWS)
         checks.above("temperature", self.temperature, 0)
         checks.one_of("distance", self.distance, DISTANCES)

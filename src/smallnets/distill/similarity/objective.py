@@ -66,6 +66,7 @@ class DistillationObjective:
     normalise: str = "row"
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         weights = {"ce": self.ce, "kd": self.kd, "sp": self.sp, "at": self.at}
         for name, weight in weights.items():
             checks.at_least(name, weight, 0)

@@ -162,6 +162,7 @@ class PruneWhileTraining:
     divide: bool = False
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("criterion", self.criterion, WHILE_TRAINING)
 
     def __call__(self, model: Prunable, batch: Batch) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ class Schedule:
     least: float = 1
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         for name in ("every", "remove", "prunings", "group_size"):
             checks.whole(name, getattr(self, name), 1)
         checks.at_least("least", self.least, 0)

@@ -57,6 +57,7 @@ class BitPolicy:
     additions: int | None = None
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         for name in ("first", "second_input", "last", "images", "additions"):
             if getattr(self, name) is not None:
                 check_bits(name, getattr(self, name))

@@ -67,6 +67,7 @@ class ReconstructionSettings:
     learn_activations: bool = True
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         for name in ("iterations", "batch_size", "init_images"):
             checks.whole(name, getattr(self, name), 1)
         for name in ("lr_bit", "lr_step", "lr_activation", "beta_start", "beta_end"):

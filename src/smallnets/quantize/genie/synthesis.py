@@ -32,7 +32,7 @@ from smallnets.quantize.genie.statistics import (
     bns_loss,
 )
 from smallnets.quantize.genie.swing import swing as swung
-from smallnets.storage import Arrays, cached_arrays, source_digest
+from smallnets.storage import Arrays, kept_arrays, source_digest
 from smallnets.training.checkpoint import cache_path
 from smallnets.training.seeds import seeded
 
@@ -81,6 +81,7 @@ class SynthesisSettings:
     reduction: str = "channel_mean"
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.whole("iterations", self.iterations, 1)
         checks.whole("batch_size", self.batch_size, 2)
         for name in ("lr_latent", "lr_generator", "lr_pixel", "lr_least", "decay"):
@@ -168,7 +169,7 @@ def synthesize(
             work = partial(_from_one_generator, make, batches, seed)
         else:
             work = partial(make, seeds=(seed, batch))
-        parts.append(cached_arrays(path, partial(_arrays, work)))
+        parts.append(kept_arrays(path, partial(_arrays, work)))
     images = torch.cat([torch.from_numpy(part["images"]).to(like) for part in parts])
     losses = [line for part in parts for line in part["losses"].tolist()]
     seconds = sum(float(part["seconds"]) for part in parts)

@@ -149,6 +149,7 @@ class AdaBits:
     level: float = 8.0
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("scheme", self.scheme, SCHEMES)
         checks.above("level", self.level, 0)
 

@@ -188,6 +188,7 @@ class WeightRule:
     per_channel: bool = False
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("rule", self.rule, RULES)
         checks.one_of("steps", self.steps, STEPS)
         checks.one_of("gradient", self.gradient, GRADIENTS)

@@ -67,6 +67,7 @@ class TrainOnce:
     by_layer: bool = False
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         check_mode(self.mode, 2)
         rule(self.combine, len(self.combine) if not isinstance(self.combine, str) else 1)
         checks.at_least("decay", self.decay, 0)

@@ -77,6 +77,7 @@ class LayerwiseDistillation:
     reduction: str = "mean"
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.one_of("reduction", self.reduction, REDUCTIONS)
 
     def __call__(self, pool: Any, batch: Batch) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ class LatencyTable:
     def save(self, path: Path) -> None:
         """Write the table as JSON."""
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":
@@ -110,7 +110,7 @@ class LatencyTable:
             ValueError: the file holds no such table, or a latency that is negative or not finite.
         """
         try:
-            read = json.loads(path.read_text())
+            read = json.loads(path.read_text(encoding="utf-8"))
             entries = {
                 key: Timing(*map(float, value)) for key, value in read.pop("entries").items()
             }

@@ -34,6 +34,7 @@ class Shape:
     width: int = 16
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         for name in ("in_channels", "channels", "stride", "height", "width"):
             checks.whole(name, getattr(self, name), 1)
 

@@ -62,6 +62,7 @@ class FineTuning:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.between("alpha", self.alpha, 0, 1)
         checks.above("temperature", self.temperature, 0)
 

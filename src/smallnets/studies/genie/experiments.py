@@ -21,7 +21,7 @@ from smallnets.quantize.genie.synthesis import (
     synthesize,
 )
 from smallnets.quantize.genie.units import Unit
-from smallnets.storage import Arrays, cached_arrays, source_digest
+from smallnets.storage import Arrays, kept_arrays, source_digest
 from smallnets.studies.genie.plan import Settings
 from smallnets.studies.networks import train_network
 from smallnets.studies.study import run_grid
@@ -201,7 +201,7 @@ def assess(
         found["units"] = float(torch.tensor(ratios or [1.0]).log().mean().exp())
         return {name: np.array(value) for name, value in (found | {"seconds": seconds}).items()}
 
-    return {name: float(value) for name, value in cached_arrays(path, assessed).items()}
+    return {name: float(value) for name, value in kept_arrays(path, assessed).items()}
 
 
 def evaluate_quantised(

@@ -1,5 +1,6 @@
 """Chapter 06: what an integer programme over layers finds, and what it is worth after tuning."""
 
+from smallnets.models import read_weights
 from smallnets.studies.lana.experiments import (
     SHARES,
     budgets,
@@ -13,12 +14,7 @@ from smallnets.studies.lana.experiments import (
     tune_all,
     tuning_plans,
 )
-from smallnets.studies.lana.networks import (
-    build_arguments,
-    layered_network,
-    read_weights,
-    replaceable,
-)
+from smallnets.studies.lana.networks import build_arguments, layered_network, replaceable
 from smallnets.studies.lana.plan import PRESETS, Options, Settings, prepare, stored_table
 from smallnets.studies.networks import build_network
 

@@ -16,6 +16,7 @@ from torch import nn
 from smallnets import checks, measure
 from smallnets.data import Dataset, TrainingImages
 from smallnets.measure import Timing
+from smallnets.models import read_weights
 from smallnets.search.lana.baselines import Choices, evolve, random_choices, random_search
 from smallnets.search.lana.candidates import distil_candidates
 from smallnets.search.lana.latency import LatencyTable, measure_table
@@ -26,12 +27,7 @@ from smallnets.search.lana.programme import Programme
 from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
 from smallnets.search.lana.solve import solve, solve_diverse
 from smallnets.search.lana.tuning import evaluate_network, fine_tune
-from smallnets.studies.lana.networks import (
-    build_arguments,
-    layered_network,
-    read_weights,
-    replaceable,
-)
+from smallnets.studies.lana.networks import build_arguments, layered_network, replaceable
 from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
 from smallnets.studies.networks import build_network, train_network
 from smallnets.studies.study import by_seed, run_grid

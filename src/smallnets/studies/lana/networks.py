@@ -1,10 +1,8 @@
 """The networks that the chapter makes faster, and which of their parts are layers."""
 
 import re
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from smallnets.data import Dataset
@@ -32,18 +30,3 @@ def layered_network(network: nn.Module, dataset: Dataset) -> ReplaceableLayers:
             f"efficientnet_b0 have them; got {type(network).__name__}"
         )
     return ReplaceableLayers(network, names, dataset.normalise(dataset.x_train[:2]))
-
-
-def read_weights(network: nn.Module, path: str) -> nn.Module:
-    """The network with weights that `torch.save(network.state_dict(), path)` wrote.
-
-    Raises:
-        ValueError: the file's weights are not those of the network.
-    """
-    try:
-        network.load_state_dict(torch.load(path, weights_only=True))
-    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{Path(path).name} must hold the teacher's weights; {str(error).splitlines()[0]}"
-        ) from error
-    return network.eval()

@@ -41,6 +41,7 @@ class StudentConfig:
     images: str = "own"
 
     def __post_init__(self) -> None:
+        checks.plain_fields(self)
         checks.whole("passes", self.passes, 1)
         checks.whole("teachers", self.teachers, 1)
         checks.one_of("optimizer", self.optimizer, OPTIMIZERS)
