@@ -74,7 +74,7 @@ def shown(dataset, settings, seed):
     seen = []
 
     def objective(model, batch):
-        assert model.training
+        assert all(module.training for module in model.modules())
         seen.append((batch.images.clone(), batch.which.clone()))
         return {"loss": F.cross_entropy(model(batch.images), batch.labels)}
 
