@@ -131,6 +131,7 @@ def test_divided_shares_out_the_training_part_and_keeps_the_test_part():
     assert torch.equal(others.y_train, split.y_train)
     assert torch.equal(drawn.x_train, split.x_test)
     assert torch.equal(drawn.y_train, split.y_test)
+    assert (len(others.y_train), len(drawn.y_train)) == (30, 10)
     for part in (others, drawn):
         assert torch.equal(part.x_test, data.x_test)
         assert torch.equal(part.y_test, data.y_test)

@@ -58,7 +58,7 @@ def test_the_loop_is_the_plain_one(tiny, settings, changes):
         settings, epochs=2, lr=0.2, augmentation=Augmentation(crop=1, flip=True), **changes
     )
     with seeded(0):
-        ours = convnet(4, 4, norm="batch")
+        ours = convnet(4, 4, norm="batch").eval()  # as it comes from another training
     with seeded(0):
         plain = convnet(4, 4, norm="batch")
     expected = plainly_trained(plain, tiny, settings, seed=3)
@@ -74,12 +74,12 @@ def shown(dataset, settings, seed):
     seen = []
 
     def objective(model, batch):
-        assert model.training
+        assert all(module.training for module in model.modules())
         seen.append((batch.images.clone(), batch.which.clone()))
         return {"loss": F.cross_entropy(model(batch.images), batch.labels)}
 
     with seeded(0):
-        model = convnet(2, 4, norm="batch")
+        model = convnet(2, 4, norm="batch").eval()
     fit(model, dataset, settings, seed=seed, objective=objective)
     return tuple(torch.cat(parts) for parts in zip(*seen, strict=True))
 

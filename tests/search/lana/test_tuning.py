@@ -54,6 +54,16 @@ def test_fine_tuning_brings_a_student_closer_and_leaves_the_rest(
     assert all(torch.equal(pool.state_dict()[k], v) for k, v in candidates.items())
 
 
+def test_the_objective_has_what_was_asked_for(layered, digits, quick, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "smallnets.search.lana.tuning.fit", lambda *_, objective, **__: seen.append(objective)
+    )
+    fine_tune(nn.Identity(), layered.network, digits, quick, seed=0, alpha=0.25, temperature=3.0)
+    assert seen[0].teacher is layered.network
+    assert (seen[0].alpha, seen[0].temperature) == (0.25, 3.0)
+
+
 def test_recalibration_takes_the_statistics_of_the_network_it_is_in(layered, pool, digits):
     x, y = digits.normalise(digits.x_train), digits.y_train
     student = pool.stitched(layered, (2, 2, 1))
