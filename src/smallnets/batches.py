@@ -29,6 +29,7 @@ class Batches:
         length: batches an epoch, where `source` does not know and a schedule has to.
         labelled: whether batches are pairs (inputs, labels). Otherwise they are inputs, or pairs
             whose labels are not looked at, and all labels are 0.
+        any_labels: whether labels may be tensors of any kind, for a loss of your own.
         prepare: applied to the inputs of every batch; uint8 images need it.
         like: inputs go to the device of this network's weights and take their type.
         _ahead: what `first` took of a source that can be read once.
@@ -43,6 +44,7 @@ class Batches:
     num_classes: int | None = None
     length: int | None = None
     labelled: bool = True
+    any_labels: bool = False
     prepare: Callable[[Tensor], Tensor] | None = None
     like: nn.Module | None = None
     _ahead: list[Any] = field(default_factory=list, repr=False)
@@ -93,6 +95,10 @@ class Batches:
     def without_labels(self) -> "Batches":
         """The same inputs; labels, if there are any, are not looked at, and are 0."""
         return replace(self, labelled=False)
+
+    def of_classes(self, count: int) -> "Batches":
+        """The same batches, whose labels are from 0 to `count` - 1 unless they said otherwise."""
+        return replace(self, num_classes=self.num_classes or count)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs (batch, ...) and labels int64 (batch,), batch by batch."""
@@ -164,11 +170,13 @@ class Batches:
             )
         labels = torch.zeros(len(inputs), dtype=torch.int64)
         if self.labelled:
-            labels = _labels(parts[1], len(inputs), self.num_classes)
-        return self._moved(inputs), self._moved(labels)
-
-    def _moved(self, x: Tensor) -> Tensor:
-        return x if self.like is None else moved_to(self.like, x)
+            labels = torch.as_tensor(parts[1])
+            if not self.any_labels:
+                labels = _labels(labels, len(inputs), self.num_classes)
+        if self.like is None:
+            return inputs, labels
+        inputs = moved_to(self.like, inputs)
+        return inputs, labels.to(inputs.device)
 
 
 def moved_to(network: nn.Module, x: Tensor) -> Tensor:
@@ -187,8 +195,7 @@ def first_weights(network: nn.Module) -> Tensor | None:
     return next((one for one in tensors if one.is_floating_point()), None)
 
 
-def _labels(given: Any, count: int, classes: int | None) -> Tensor:
-    labels = torch.as_tensor(given)
+def _labels(labels: Tensor, count: int, classes: int | None) -> Tensor:
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.shape != (count,):
         raise ValueError(

@@ -107,6 +107,10 @@ class Dataset:
         """The first training images, at most `count`, normalised."""
         return self.normalise(self.x_train[:count])
 
+    def of_classes(self, count: int) -> "Dataset":
+        """The data set itself, which knows its classes; see `Batches.of_classes`."""
+        return self
+
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the training mean and divide by the training deviation, channel by channel.
 

@@ -11,7 +11,7 @@ TrainingData: TypeAlias = Dataset | Batches | Source
 def as_batches(data: TrainingData) -> Dataset | Batches:
     """Data as methods ask for it: a `Dataset` or `Batches` as it is, anything else as `Batches`.
 
-    Both have `num_classes` (None where nobody said), `glance()` and `key`.
+    Both have `num_classes` (None where nobody said), `of_classes`, `glance` and `key`.
 
     Raises:
         ValueError: it is neither a `Dataset` nor something that gives batches; see `Batches`.

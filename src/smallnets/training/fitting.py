@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from smallnets import measure
+from smallnets import checks, measure
 from smallnets.batches import first_weights, moved_to
 from smallnets.models.layout import volumes
 from smallnets.training.joint import ModelOutputs, observe
@@ -60,12 +60,13 @@ def check_network(
 
 def check_networks(
     networks: Mapping[str, nn.Module], images: Tensor, classes: int | None = None
-) -> None:
-    """`check_network` of several, by role; where nobody says how many classes there are, all have
-    those of the first.
+) -> int:
+    """`check_network` of one or several, by role, and how many classes they have. Where nobody says
+    how many there should be, all have those of the first.
     """
     for role, network in networks.items():
         classes = check_network(role, network, images, classes).logits.shape[-1]
+    return checks.whole("number of classes", classes or 0, 1)
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def distill_from_ensemble(
     if all(one.alpha == 0 for one in objectives.values()) and isinstance(data, Batches):
         data = data.without_labels()
     networks = {"teacher": Reduced(teacher), **students}
-    check_networks(networks, data.glance(), data.num_classes)
+    data = data.of_classes(check_networks(networks, data.glance(), data.num_classes))
     for student in students.values():
         check_apart(student, teacher)
     objective = EnsembleDistillation(

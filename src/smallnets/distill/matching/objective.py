@@ -358,6 +358,7 @@ def match(
     for teacher, side in zip(teachers, sides, strict=True):
         check_network("teacher", teacher, resized(glance, side), classes)
         check_apart(student, teacher)
+    data = data.of_classes(classes)
 
     with teaching(teachers, training.accelerator, torch.channels_last):
         asked = teachers

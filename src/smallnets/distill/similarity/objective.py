@@ -218,7 +218,7 @@ def distil(
     alone = isinstance(data, Dataset) and settings.batch_size < 2
     if alone and any(one.sp for one in full.values()):
         raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
-    _check_fit(students, teacher, data.glance(), data.num_classes, full)
+    data = data.of_classes(_check_fit(students, teacher, data.glance(), data.num_classes, full))
     joint = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
     with teaching([teacher], settings.accelerator, torch.channels_last):
         return fit(
@@ -238,11 +238,16 @@ def _check_fit(
     images: Tensor,
     classes: int | None,
     objectives: Mapping[str, DistillationObjective],
-) -> None:
-    """Push two images through every network before any training, and say what does not fit."""
+) -> int:
+    """Push two images through every network before any training, and say what does not fit.
+
+    Returns:
+        How many classes they have.
+    """
     needed = {layer for one in objectives.values() for layer in one.layers()[1]}
     seen = check_network("teacher", teacher, images, classes, tuple(needed))
     for name, student in students.items():
         layers = objectives[name].layers()[0]
         check_network(f"student {name!r}", student, images, seen.logits.shape[-1], layers)
         check_apart(student, teacher)
+    return seen.logits.shape[-1]
