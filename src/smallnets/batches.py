@@ -108,7 +108,7 @@ class Batches:
             yield self._read(batch)
         if empty:
             again = "what is read once, such as a generator, needs a function that makes it anew"
-            raise ValueError(f"data must give at least one batch each time; got none: {again}")
+            raise ValueError(f"data must give at least one batch; got none: {again}")
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The first batch, to look at; it is part of the next epoch all the same.
