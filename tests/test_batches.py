@@ -49,7 +49,7 @@ def test_what_can_be_read_once_is_read_once_and_its_first_batch_is_not_lost():
     assert len(data.glance()) == 2
     assert torch.equal(data.first()[0], X[:4])
     assert torch.equal(torch.cat([inputs for inputs, _ in data.of_classes(3)]), X)
-    with pytest.raises(ValueError, match="at least one batch; got none: .* makes it anew"):
+    with pytest.raises(ValueError, match=r"at least one batch; got none: .* makes it anew"):
         list(data)
 
 
@@ -106,7 +106,7 @@ def test_batches_without_labels_have_zeros_only_where_that_was_said():
     for source in (DataLoader(X, 4), DataLoader(TensorDataset(X), 4), PAIRS):
         labels = Batches(source, labelled=False).first()[1]
         assert torch.equal(labels, torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match="pairs .* of tensors; got Tensor"):
+    with pytest.raises(ValueError, match=r"pairs .* of tensors; got Tensor"):
         Batches(DataLoader(X, 4)).first()
 
 
@@ -172,7 +172,7 @@ def test_a_dataset_is_data_as_it_is():
 
 
 def test_they_have_no_name_under_which_to_keep_a_training():
-    with pytest.raises(ValueError, match="cannot be kept, .*: leave cache_dir out, or give a Dat"):
+    with pytest.raises(ValueError, match=r"cannot be kept, .*: leave cache_dir out, or give a Dat"):
         _ = Batches(PAIRS).key
 
 

@@ -92,10 +92,10 @@ class Dictionary(nn.Module):
 def test_what_does_not_fit_is_refused_in_one_line(images, method):
     loader = DataLoader(TensorDataset(images.glance(48), images.y_train), 16)
     broken = nn.Sequential(*network(0)[:5], Dictionary())
-    with pytest.raises(ValueError, match="one tensor|has no attribute 'shape'") as error:
+    with pytest.raises(ValueError, match=r"one tensor|has no attribute 'shape'") as error:
         method(network(0), broken, loader, PLAIN)
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="has [25] classes"):
+    with pytest.raises(ValueError, match=r"has [25] classes"):
         method(network(0, classes=2), network(1, classes=5), loader, PLAIN)
     if method is not matched:  # which looks at no label
         wrong = [(images.glance(48), images.y_train + 1)]
@@ -114,7 +114,7 @@ def test_methods_that_look_at_no_label_need_none(images):
 def test_matching_needs_images_and_a_fixed_view_a_dataset(images):
     loader = DataLoader(TensorDataset(images.glance(48), images.y_train), 16)
     fixed = matching.Matching(view="fix/cc")
-    with pytest.raises(ValueError, match="view 'fix/cc' .* needs a Dataset"):
+    with pytest.raises(ValueError, match=r"view 'fix/cc' .* needs a Dataset"):
         matching.match(network(0), network(1), loader, fixed, PLAIN, seed=0)
     mlp = nn.Linear(5, 3)
     with pytest.raises(ValueError, match=r"floating-point images .*got torch.float32 \(2, 5\)"):
@@ -160,7 +160,7 @@ def test_students_are_measured_on_a_loader_as_on_a_dataset(images):
         assert found[name] == pytest.approx(values, rel=1e-4, abs=1e-6), name
     untrained = matching.measures(networks, loader, classifiers={"s": "5"})["s"]
     assert set(untrained) == {name for name in expected["s"] if not name.endswith("train")}
-    with pytest.raises(ValueError, match="classifier must be a layer, among 0, .*; got 'head'"):
+    with pytest.raises(ValueError, match=r"classifier must be a layer, among 0, .*; got 'head'"):
         matching.measures(networks, loader, classifiers={"s": "head"})
 
 

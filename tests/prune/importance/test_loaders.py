@@ -86,7 +86,7 @@ def test_rounds_need_batches_that_start_anew(network, groups):
     loader = DataLoader(TensorDataset(X, Y), 16, shuffle=True)
     masks = ie.iterative_masks(network, groups, loader, costs, 0.7, rounds=2)
     assert costs.macs(ie.kept_units(masks)) <= 0.7 * costs.macs()
-    with pytest.raises(ValueError, match="start anew in each of 2 rounds; got .*Iter"):
+    with pytest.raises(ValueError, match=r"start anew in each of 2 rounds; got .*Iter"):
         ie.iterative_masks(network, groups, iter(loader), costs, 0.7, rounds=2)
 
 

@@ -1,5 +1,7 @@
 """Layer-wise search with batches of one's own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,8 @@ def test_a_student_is_tuned_and_judged_on_a_loader(layered, pool):
     layered.network.train()
     before = lana.evaluate_network(student, LOADER)
     assert before == pytest.approx(lana.evaluate_network(student, X, Y), rel=1e-5)
-    lana.fine_tune(student, layered.network, LOADER, PLAIN, seed=0)
+    longer = replace(PLAIN, epochs=10)
+    lana.fine_tune(student, layered.network, LOADER, longer, seed=0, alpha=0.0)
     assert lana.evaluate_network(student, LOADER)["loss"] < before["loss"]
     assert layered.network.training
     again = lana.evaluate_network(student, [(X, Y)], recalibrate=True)
@@ -70,7 +73,7 @@ def test_what_does_not_go_together_is_refused(layered, pool):
         lambda: lana.evaluate_network(student, LOADER, Y),
         lambda: lana.score_pool(layered, pool, X),
     ):
-        with pytest.raises(ValueError, match="two tensors, or batches .* alone; got"):
+        with pytest.raises(ValueError, match=r"two tensors, or batches .* alone; got"):
             call()
     with pytest.raises(ValueError, match="must not share parameters"):
         lana.fine_tune(layered.network, layered.network, LOADER, PLAIN, seed=0)
