@@ -1,13 +1,16 @@
 """Batches of one's own: what is read, when, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 from smallnets.batches import Batches, first_weights
 from smallnets.data import Dataset, as_batches
+from smallnets.training.checkpoint import cache_path
 
 X = torch.arange(20.0).view(10, 2)
 Y = torch.arange(10) % 3
@@ -171,9 +174,69 @@ def test_a_dataset_is_data_as_it_is():
     assert as_batches(data) is data
 
 
-def test_they_have_no_name_under_which_to_keep_a_training():
-    with pytest.raises(ValueError, match=r"cannot be kept, .*: leave cache_dir out, or give a Dat"):
-        _ = Batches(PAIRS).key
+def loader(x=X, y=Y, size=4, **how):
+    return DataLoader(TensorDataset(x, y), size, **how)
+
+
+def named(data):
+    return cache_path(Path(), "kept", data=data.key).name
+
+
+def test_every_thing_that_decides_batches_changes_their_name():
+    different = [
+        Batches(PAIRS),
+        Batches(PAIRS[:2]),
+        Batches([(x + 1, y) for x, y in PAIRS]),
+        Batches([(x, y.roll(1)) for x, y in PAIRS]),
+        Batches(PAIRS, length=7),
+        Batches(PAIRS, labelled=False),
+        Batches(PAIRS, prepare=lambda x: 2 * x),
+        Batches(loader()),
+        Batches(loader(x=X + 1)),
+        Batches(loader(y=Y.roll(1))),
+        Batches(loader(size=5)),
+        Batches(loader(drop_last=True)),
+        Batches(loader(shuffle=True)),
+        Batches(loader(), labelled=False),
+        Batches(loader(), length=7),
+        Batches(loader(), prepare=lambda x: 2 * x),
+        Batches(loader(sampler=RandomSampler(X, replacement=True))),
+        Batches(loader(sampler=RandomSampler(X, num_samples=8))),
+    ]
+    assert len({named(data) for data in different}) == len(different)
+
+
+def test_equal_batches_have_one_name():
+    again = [(x.numpy().copy(), y.tolist()) for x, y in PAIRS]
+    assert named(Batches(PAIRS)) == named(Batches(again))
+    one, other = (Batches(loader(x=X.clone(), shuffle=True)) for _ in range(2))
+    assert named(one) == named(other.on(nn.Linear(2, 3)).of_classes(3))
+
+
+class Other(TensorDataset):
+    def __getitem__(self, index):
+        return X[index], Y[index]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda: PAIRS,
+        iter(PAIRS),
+        DataLoader(Stream(), 4),
+        DataLoader(Other(X, Y), 4),
+        loader(shuffle=True, generator=torch.Generator()),
+        loader(sampler=RandomSampler(X, generator=torch.Generator())),
+        loader(collate_fn=lambda rows: PAIRS[0]),
+        loader(worker_init_fn=print),
+        loader(size=None),
+        loader(sampler=list(range(10))),
+    ],
+)
+def test_batches_whose_content_cannot_be_told_have_no_name(source):
+    with pytest.raises(ValueError, match=r"has no name; got \w+: leave cache_dir out") as error:
+        _ = Batches(source).key
+    assert "\n" not in str(error.value)
 
 
 def test_arrays_of_words_are_no_inputs():

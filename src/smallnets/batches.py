@@ -8,6 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from smallnets import checks
 
@@ -77,15 +85,26 @@ class Batches:
         return self.length
 
     @property
-    def key(self) -> str:
-        """Batches have no name under which a training on them could be kept.
+    def key(self) -> Any:
+        """All that decides what the batches are, for the name of a training on them.
+
+        A list is named by its tensors; a `DataLoader` over a `TensorDataset` by these and by how it
+        draws from them, if it draws from torch's global generator, which a training seeds.
 
         Raises:
-            ValueError: always; the line says what to do.
+            ValueError: anything else, whose content cannot be told; the line says what to do.
         """
+        if isinstance(self.source, list | tuple):
+            return "batches", self.steps, list(self)
+        if isinstance(self.source, DataLoader) and _drawn_from_tensors(self.source):
+            loader, sampler = self.source, self.source.sampler
+            drawn = (type(sampler).__name__, len(sampler), getattr(sampler, "replacement", None))
+            how = (loader.batch_size, loader.drop_last, self.steps, self.labelled, self.prepare)
+            return "loader", drawn, how, list(loader.dataset.tensors)
         raise ValueError(
-            "a training on batches of your own cannot be kept, since what a loader will give has "
-            "no name: leave cache_dir out, or give a Dataset"
+            "a training on batches can be kept if they are a list of tensors, or a plain "
+            "DataLoader over a TensorDataset without a generator of its own, since what others "
+            f"give has no name; got {type(self.source).__name__}: leave cache_dir out"
         )
 
     def on(self, network: nn.Module) -> "Batches":
@@ -193,6 +212,19 @@ def first_weights(network: nn.Module) -> Tensor | None:
     """The first floating-point tensor of a network, which says where and what its inputs are."""
     tensors = chain(network.parameters(), network.buffers())
     return next((one for one in tensors if one.is_floating_point()), None)
+
+
+def _drawn_from_tensors(loader: "DataLoader[Any]") -> bool:
+    """Whether a loader gives tensors in an order that only torch's global generator decides."""
+    return (
+        type(loader) is DataLoader
+        and type(loader.dataset) is TensorDataset
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+        and loader.generator is getattr(loader.sampler, "generator", None) is None
+        and loader.collate_fn is default_collate
+        and loader.worker_init_fn is None
+    )
 
 
 def _labels(labels: Tensor, count: int, classes: int | None) -> Tensor:

@@ -102,7 +102,8 @@ def fit(
         objective: (model, batch) -> terms, with "loss" among them.
         cache_dir: folder in which the finished training is kept and, while it runs, a checkpoint of
             every epoch. The same training is never done twice, and one that was killed goes on
-            where it was, bit for bit. It needs a `Dataset`: batches of your own have no name.
+            where it was, bit for bit. Of batches of your own it needs such as have a name, see
+            `smallnets.data.Batches.key`.
         label: start of the kept file's name, and of the progress bar.
         fabric: a launched Fabric for several processes; every process passes the same arguments.
 
@@ -110,7 +111,7 @@ def fit(
         ValueError: fewer training images than one batch, or a batch that the processes cannot share
             evenly; batches of your own that `Batches` refuses, that can be read once where there
             are several epochs, whose number a schedule needs and nobody knows, or that are to be
-            kept.
+            kept and have no name.
     """
     processes = 1 if fabric is None else fabric.world_size
     data = as_batches(dataset)
