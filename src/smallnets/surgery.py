@@ -1,12 +1,12 @@
 """Changing existing networks: other modules in their places, other BatchNorm statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.measure import evaluating
 
 
@@ -30,7 +30,7 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 @torch.no_grad()
 def recalibrate(
     network: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Batches | Source,
     norms: Sequence[_BatchNorm] | None = None,
     *,
     reset: bool = True,
@@ -40,7 +40,8 @@ def recalibrate(
     Args:
         network: everything but those layers is in evaluation mode meanwhile, and all modes are
             restored.
-        batches: images (n, channels, height, width) as the network takes them.
+        batches: inputs (n, ...) as the network takes them, or pairs (inputs, labels), whose labels
+            are not looked at; a DataLoader will do.
         norms: the layers; by default all of the network.
         reset: forget what they remember, and take the plain mean over the batches. Otherwise the
             running statistics are moved by the momentum that each layer has.
@@ -49,11 +50,11 @@ def recalibrate(
         The network.
 
     Raises:
-        ValueError: no batch, or one without images.
+        ValueError: no batch, one without examples, or something else than tensors.
     """
     norms = batch_norms(network) if norms is None else norms
     momenta = [norm.momentum for norm in norms]
-    first = next(network.parameters(), None)
+    given = batches if isinstance(batches, Batches) else Batches(batches)
     with evaluating(network):
         for norm in norms:
             norm.train()
@@ -61,11 +62,8 @@ def recalibrate(
                 norm.reset_running_stats()
                 norm.momentum = None  # the plain mean over batches
         try:
-            seen = 0
-            for images in batches:
-                seen += checks.whole("number of images in a batch", len(images), 1)
-                network(images if first is None else images.to(first.device))
-            checks.whole("number of images", seen, 1)
+            for inputs, _ in given.without_labels().on(network):
+                network(inputs)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

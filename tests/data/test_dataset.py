@@ -26,6 +26,15 @@ def make(n_train=40, n_test=12, classes=4, channels=3, height=5, width=6, seed=0
     )
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 12])
+def test_images_have_any_number_of_channels(channels):
+    data = make(channels=channels, height=1, width=7)
+    assert data.mean.shape == data.std.shape == (channels,)
+    assert data.held_out(8).take(5, 2).glance(3).shape == (3, channels, 1, 7)
+    torch.testing.assert_close(data.glance(40), data.normalise(data.x_train))
+    assert data.of_classes(9) is data
+
+
 def test_describes_itself():
     data = make()
     assert (data.num_classes, data.channels, data.size) == (4, 3, (5, 6))
@@ -182,7 +191,7 @@ def test_classes_refuses_to_keep_none():
     ("change", "message"),
     [
         ({"x_train": torch.zeros(2, 3, 4, 4)}, "x_train must be uint8"),
-        ({"x_test": torch.zeros(2, 2, 4, 4, dtype=torch.uint8)}, "1 or 3"),
+        ({"x_test": torch.zeros(2, 2, 4, 4, dtype=torch.uint8)}, "images of one shape"),
         ({"x_test": torch.zeros(0, 3, 4, 4, dtype=torch.uint8)}, "not empty"),
         ({"x_test": torch.zeros(2, 3, 4, 5, dtype=torch.uint8)}, "images of one shape"),
         ({"y_train": torch.tensor([0])}, "a label per image"),

@@ -4,6 +4,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from smallnets.deploy import onnx_runtime
 from smallnets.deploy.int8 import POLICY, deploy, export_int8
@@ -74,7 +75,8 @@ def test_a_channel_with_next_to_no_weights_keeps_its_bias(pictures):
         net[2].weight[2] *= 1e-9
         net[2].bias[2] = 3.0  # some 10^12 steps of its sums
     ready = quantize(net, 8, 8, mode="nearest", symmetric=True, policy=POLICY)
-    done = deploy(net, calibrate(ready, pictures), pictures, rounds=1)
+    loader = DataLoader(pictures, 32)  # one batch, as of a user's own
+    done = deploy(net, calibrate(ready, loader), loader, rounds=1)
     assert done.difference < 1e-3
 
 

@@ -28,9 +28,15 @@ WRONG = ("sp_td_l1_batchmean", "sp_td_l1_sum", "sp_variant_globalfro", "sp_varia
 NORMALISATIONS = {"globalfro": "frobenius", "cosine": "cosine"}
 SOFT_TARGETS = {
     "kd": kd_loss,
-    "kl_noT2": lambda student, teacher, tau: divergence(teacher, student, tau),
-    "kl_rev_noT2": divergence,
-    "softce_T2": lambda student, teacher, tau: soft_cross_entropy(teacher, student, tau),
+    "kl_noT2": lambda student, teacher, tau: divergence(
+        student_logits=student, teacher_logits=teacher, temperature=tau
+    ),
+    "kl_rev_noT2": lambda student, teacher, tau: divergence(
+        student_logits=teacher, teacher_logits=student, temperature=tau
+    ),
+    "softce_T2": lambda student, teacher, tau: soft_cross_entropy(
+        student_logits=student, teacher_logits=teacher, temperature=tau
+    ),
     "elemmean": lambda student, teacher, tau: kd_loss(student, teacher, tau) / student.shape[1],
 }
 WIDE = {"width": 64, "stem": 32}  # the benchmark's "x4"

@@ -55,6 +55,11 @@ def slope(loss, leaf):
     return torch.autograd.grad(loss, leaf)[0]
 
 
+def asked(loss, student, teacher, temperature=1.0, **rest):
+    """A loss that takes its logits by name."""
+    return loss(student_logits=student, teacher_logits=teacher, temperature=temperature, **rest)
+
+
 @pytest.mark.cases(r"(?P<case>\w+)_member_logits_bmc")
 def test_an_ensemble_averages_probabilities(values, agrees, case):
     members = values.tensor(f"{case}_member_logits_bmc")
@@ -107,9 +112,9 @@ def test_losses_and_gradients(values, agrees, case, loss):
     ours = LOSSES[OUR_NAME[loss]]
     taus = values[f"{case}_taus"].tolist()
     for tau, expected in zip(taus, values[f"{case}_{loss}"], strict=True):
-        agrees(lambda t=tau: ours(teacher, student, t), expected)
+        agrees(lambda t=tau: asked(ours, student, teacher, t), expected)
     for tau, expected in zip(taus, values[f"{case}_{loss}_grad"], strict=True):
-        agrees(lambda t=tau: slope(ours(teacher, student, t), student), expected)
+        agrees(lambda t=tau: slope(asked(ours, student, teacher, t), student), expected)
 
 
 @pytest.mark.cases(r"(?P<case>\w+)_cvx_after(?P<epochs>\d+)")
@@ -119,7 +124,7 @@ def test_mixture_of_hard_and_soft(values, agrees, case, epochs):
     for tau, expected in zip(
         values[f"{case}_taus"].tolist(), values[f"{case}_cvx_after{epochs}"], strict=True
     ):
-        agrees(lambda t=tau: mixed_cross_entropy(teacher, student, t, hard), expected)
+        agrees(lambda t=tau: asked(mixed_cross_entropy, student, teacher, t, hard=hard), expected)
 
 
 @pytest.mark.sample
@@ -152,12 +157,12 @@ def test_alpha_weighs_the_labels_and_not_the_teacher(values, case, tau):
 def test_a_temperature_a_row_and_rows_without_labels(values, agrees, case):
     teacher, student = pair(values, case)
     labels, tau = values.tensor(f"{case}_y"), values.tensor(f"{case}_temp")
-    agrees(lambda: soft_cross_entropy(teacher, student, tau), values[f"{case}_fwdce"])
+    agrees(lambda: asked(soft_cross_entropy, student, teacher, tau), values[f"{case}_fwdce"])
     alpha = float(values[f"{case}_alpha"])
     expected = values[f"{case}_total"]
     agrees(lambda: distillation_loss(student, teacher, labels, alpha, tau), expected)
     if not np.isnan(expected):
-        assert torch.isfinite(hard_cross_entropy(teacher, student, tau))
+        assert torch.isfinite(asked(hard_cross_entropy, student, teacher, tau))
 
 
 @pytest.mark.cases(r"(?P<case>\w+)_grad_meanreduced")
@@ -167,7 +172,7 @@ def test_gradients_up_to_high_temperatures(values, agrees, case):
         values[f"{case}_taus"].tolist(), values[f"{case}_grad_meanreduced"], strict=True
     ):
         agrees(
-            lambda t=tau: slope(soft_cross_entropy(teacher, student, t), student),
+            lambda t=tau: slope(asked(soft_cross_entropy, student, teacher, t), student),
             expected,
             rtol=1e-7,
             atol=1e-10,
@@ -177,7 +182,7 @@ def test_gradients_up_to_high_temperatures(values, agrees, case):
 @pytest.mark.cases(r"(?P<case>\w+)_limit")
 def test_their_limit_is_the_gradient_of_the_logit_loss(values, agrees, case):
     teacher, student = pair(values, case)
-    agrees(lambda: slope(logit_loss(teacher, student), student), values[f"{case}_limit"])
+    agrees(lambda: slope(asked(logit_loss, student, teacher), student), values[f"{case}_limit"])
 
 
 @pytest.mark.sample
@@ -194,11 +199,14 @@ def test_ten_times_the_temperature_is_ten_times_as_near_the_limit(values, case):
 @pytest.mark.cases(r"(?P<case>\w+)_members_bmc")
 def test_members_one_by_one_and_as_an_ensemble(values, agrees, case):
     members, student = values.tensor(f"{case}_members_bmc"), values.tensor(f"{case}_zs")
-    agrees(lambda: member_divergence(members, student), values[f"{case}_avg_symkl"])
+    agrees(
+        lambda: member_divergence(student_logits=student, member_logits=members),
+        values[f"{case}_avg_symkl"],
+    )
     expected = values[f"{case}_kl_to_ensemble"]
-    agrees(lambda: divergence(ensemble_log_probs(members), student), expected)
+    agrees(lambda: asked(divergence, student, ensemble_log_probs(members)), expected)
     if not np.isnan(expected):
-        to_each = torch.stack([divergence(one, student) for one in members.unbind(1)])
+        to_each = torch.stack([asked(divergence, student, one) for one in members.unbind(1)])
         assert expected <= to_each.mean().item() + 1e-12  # convexity
 
 
@@ -209,7 +217,7 @@ def measured(values, case, batch=None, bins=10, swap=False):
     meter = FidelityMeter(bins)
     parts = (x.split(batch or len(x)) for x in (*(sides[::-1] if swap else sides), labels))
     for part in zip(*parts, strict=True):
-        meter.update(*part)
+        meter.update(**dict(zip(("teacher_logits", "student_logits", "labels"), part, strict=True)))
     return meter.compute()
 
 
@@ -490,7 +498,10 @@ def test_steps_of_ensemble_distillation(values, agrees, case):
             teacher = ensemble_log_probs([member(batches[i]) for member in members])
         logits = student(batches[i])
         loss = distillation_loss(logits, teacher, labels[i], alpha, tau)
-        agree, kl = measure.agreement(teacher, logits), measure.predictive_kl(teacher, logits)
+        agree, kl = (
+            measure.agreement(teacher, logits),
+            measure.predictive_kl(student_logits=logits, teacher_logits=teacher),
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

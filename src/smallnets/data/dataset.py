@@ -29,7 +29,8 @@ class Dataset:
 
     Attributes:
         name: what `smallnets.data.load` was asked for.
-        x_train, x_test: uint8 images, (n, channels, height, width), 1 or 3 channels.
+        x_train, x_test: uint8 images, (n, channels, height, width), of any size and number of
+            channels.
         y_train, y_test: int64 labels (n,), from 0 to the number of classes - 1.
         class_names: one per class, in label order.
         flips: whether a mirrored image keeps its label (true of animals, false of characters).
@@ -113,6 +114,14 @@ class Dataset:
         for moment in self.moments or ():
             digest.update(moment.numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def glance(self, count: int = 2) -> Tensor:
+        """The first training images, at most `count`, normalised."""
+        return self.normalise(self.x_train[:count])
+
+    def of_classes(self, count: int) -> "Dataset":
+        """The data set itself, which knows its classes; see `Batches.of_classes`."""
+        return self
 
     def normalise(self, x: Tensor) -> Tensor:
         """Subtract the training mean and divide by the training deviation, channel by channel.
@@ -248,9 +257,9 @@ class Dataset:
 
 
 def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
-    if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3) or x.numel() == 0:
+    if x.dtype != torch.uint8 or x.ndim != 4 or x.numel() == 0:
         raise ValueError(
-            f"x_{part} must be uint8 (n, 1 or 3, height, width) and not empty; "
+            f"x_{part} must be uint8 (n, channels, height, width) and not empty; "
             f"got {x.dtype} {tuple(x.shape)}"
         )
     if y.dtype != torch.int64 or y.shape != x.shape[:1]:

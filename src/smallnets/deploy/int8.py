@@ -17,9 +17,10 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from smallnets.batches import Batches, Source
 from smallnets.deploy import onnx_runtime
 from smallnets.measure import Latency
-from smallnets.quantize.genie.network import BitPolicy, QuantizedNetwork
+from smallnets.quantize.genie.network import BitPolicy, QuantizedNetwork, taken
 from smallnets.quantize.genie.quantizers import ActivationQuantizer, QuantizedLayer
 from smallnets.surgery import replace_module
 
@@ -193,7 +194,7 @@ class Deployed:
 def deploy(
     original: nn.Module,
     network: QuantizedNetwork,
-    images: Tensor,
+    images: Tensor | Batches | Source,
     *,
     batch: int = 1,
     rounds: int = 50,
@@ -203,9 +204,11 @@ def deploy(
     Args:
         original: in floating point.
         network: quantised, as `export_int8` takes it.
-        images: (n, channels, height, width) on which runtime and simulation are compared.
+        images: (n, channels, height, width) on which runtime and simulation are compared; or
+            batches of your own, with or without labels, of which the first is taken.
         batch, rounds: of the timing.
     """
+    images = taken(network, images)
     shape = tuple(images.shape[1:])
     files = {
         "float": onnx_runtime.export(original, shape),

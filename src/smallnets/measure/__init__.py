@@ -2,7 +2,7 @@
 
 from smallnets.measure.alignment import cka
 from smallnets.measure.calibration import CalibrationBins, calibration_bins, calibration_error
-from smallnets.measure.evaluation import evaluating, predict
+from smallnets.measure.evaluation import evaluating, predict, predict_with_labels
 from smallnets.measure.latency import Latency, Timing, interleaved, latency
 from smallnets.measure.quality import (
     accuracy,
@@ -28,6 +28,7 @@ __all__ = [
     "negative_log_likelihood",
     "parameters",
     "predict",
+    "predict_with_labels",
     "predictive_kl",
     "weight_bytes",
 ]

@@ -1,12 +1,14 @@
 """Running a network to look at it, and leaving it as it was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from smallnets.batches import Batches, Source
 from smallnets.checks import one_of, whole
 
 PRECISIONS = ("float32", "bfloat16")
@@ -38,7 +40,7 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...], batch: int = 1
 
 def predict(
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | Batches | Source,
     normalise: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 250,
     *,
@@ -50,27 +52,92 @@ def predict(
 
     Args:
         model: maps a batch of images to logits.
-        x: uint8 or float images.
-        normalise: applied to every batch on the model's device. Without it, uint8 images are
-            divided by 255 and float images taken as they are.
-        batch_size: images per forward pass; does not change the result beyond rounding.
+        x: uint8 or float images; or batches, as of a loader, with or without labels, whose inputs
+            are of any kind and go to the model one batch at a time.
+        normalise: applied to every batch on the model's device, unless the batches say how to
+            `prepare` them. Without it, uint8 images are divided by 255; float images, and whatever
+            else a loader gives, are taken as they are.
+        batch_size: images per forward pass; does not change the result beyond rounding. Batches
+            keep their own size.
         precision: "float32", or "bfloat16" for autocast.
 
     Raises:
-        ValueError: for no images, a batch size below 1 or an unknown precision.
+        ValueError: for no images, a batch size below 1, an unknown precision, or outputs that are
+            not one tensor.
     """
     whole("batch_size", batch_size, 1)
     one_of("precision", precision, PRECISIONS)
-    if x.ndim == 0 or len(x) == 0:
+    if isinstance(x, Tensor) and (x.ndim == 0 or len(x) == 0):
         raise ValueError(f"x must hold at least one image; got shape {tuple(x.shape)}")
-    prepare = normalise or _unit_range
-    like = next(chain(model.parameters(), model.buffers()), x)
-    autocast = torch.autocast(like.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    weights = next(chain(model.parameters(), model.buffers()), None)
+    device = weights.device if weights is not None else torch.device("cpu")
+    if isinstance(x, Tensor):
+        prepare = normalise or _unit_range
+        device = x.device if weights is None else device
+        inputs = (prepare(part.to(device)) for part in x.split(batch_size))
+    else:
+        batches = _prepared(model, x, normalise, device).without_labels()
+        inputs = (part for part, _ in batches)
+    return _outputs(model, inputs, device, precision)
+
+
+def predict_with_labels(
+    model: nn.Module,
+    batches: Batches | Source,
+    normalise: Callable[[Tensor], Tensor] | None = None,
+    *,
+    precision: str = "float32",
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, classes) and labels (n,) of one pass over batches, as of a loader that shuffles.
+
+    Args and Raises: as `predict`; batches must be pairs (inputs, labels).
+    """
+    one_of("precision", precision, PRECISIONS)
+    weights = next(chain(model.parameters(), model.buffers()), None)
+    device = weights.device if weights is not None else torch.device("cpu")
+    labels: list[Tensor] = []
+
+    def inputs() -> Iterator[Tensor]:
+        for part, answers in _prepared(model, batches, normalise, device):
+            labels.append(answers.cpu())
+            yield part
+
+    logits = _outputs(model, inputs(), device, precision)
+    return logits, torch.cat(labels)
+
+
+def _outputs(
+    model: nn.Module, inputs: Iterable[Tensor], device: torch.device, precision: str
+) -> Tensor:
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with evaluating(model), torch.inference_mode(), autocast:
-        logits = [
-            model(prepare(part.to(like.device))).float().cpu() for part in x.split(batch_size)
-        ]
+        logits = [_one_tensor(model(part)).float().cpu() for part in inputs]
     return torch.cat(logits)  # outside inference mode, so that a loss may use them
+
+
+def _prepared(
+    model: nn.Module,
+    x: Batches | Source,
+    normalise: Callable[[Tensor], Tensor] | None,
+    device: torch.device,
+) -> Batches:
+    """Batches on the model's device, as `predict` gives them to it."""
+    batches = x if isinstance(x, Batches) else Batches(x)
+    if batches.prepare is None:
+        batches = replace(batches, prepare=lambda part: _scaled(part.to(device), normalise))
+    return batches.on(model)
+
+
+def _scaled(x: Tensor, normalise: Callable[[Tensor], Tensor] | None) -> Tensor:
+    if normalise is not None:
+        return normalise(x)
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _one_tensor(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise ValueError(f"a network must return one tensor; got {type(output).__name__}")
+    return output
 
 
 def _unit_range(x: Tensor) -> Tensor:

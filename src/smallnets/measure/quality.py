@@ -41,17 +41,16 @@ def agreement(a: Tensor, b: Tensor) -> float:
     return (a.argmax(1) == b.argmax(1)).double().mean().item()
 
 
-def predictive_kl(teacher_logits: Tensor, student_logits: Tensor) -> float:
+def predictive_kl(*, student_logits: Tensor, teacher_logits: Tensor) -> float:
     """KL(teacher || student) in nats at temperature 1: summed over classes, mean over the batch.
 
     Args:
-        teacher_logits: (n, classes).
-        student_logits: (n, classes).
+        student_logits, teacher_logits: (n, classes), by name: a swap would go unnoticed.
 
     Raises:
         ValueError: if shapes differ or there are no examples.
     """
-    _check_pair("teacher_logits", teacher_logits, "student_logits", student_logits)
+    _check_pair("student_logits", student_logits, "teacher_logits", teacher_logits)
     return kl_divergence(student_logits.double(), teacher_logits.double()).item()
 
 

@@ -22,7 +22,12 @@ def memory_format(network: nn.Module) -> torch.memory_format:
     of this module's docstring would be met.
     """
     faulty = without_avx512() and bool(narrow_strided(network))
-    return torch.contiguous_format if faulty else torch.channels_last
+    return torch.contiguous_format if faulty or volumes(network) else torch.channels_last
+
+
+def volumes(network: nn.Module) -> bool:
+    """Whether a network has weights of five dimensions, for which there is no channels-last."""
+    return any(one.dim() == 5 for one in chain(network.parameters(), network.buffers()))
 
 
 def sound(network: nn.Module, images: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def open_study(
 
 
 def _here(training: TrainSettings, dataset: Dataset, options: Options) -> TrainSettings:
-    view = training.augmentation
+    view = training.view
     crop = min(view.crop, *(side // 4 for side in dataset.size))
     own = options.precision == "auto"
     return replace(

@@ -1,6 +1,6 @@
 """Training: one plain loop, its settings, checkpoints that resume exactly, seeds side by side."""
 
-from smallnets.training.fitting import check_apart, check_network
+from smallnets.training.fitting import check_apart, check_network, check_networks, teaching
 from smallnets.training.joint import JointModels, ModelOutputs, observe
 from smallnets.training.loop import Batch, Classification, fit
 from smallnets.training.optimizers import Shampoo, new_optimizer
@@ -25,6 +25,7 @@ __all__ = [
     "TrainSettings",
     "check_apart",
     "check_network",
+    "check_networks",
     "fit",
     "for_seeds",
     "learning_rate",
@@ -32,4 +33,5 @@ __all__ = [
     "observe",
     "run_parallel",
     "seeded",
+    "teaching",
 ]

@@ -6,7 +6,7 @@ students are trained by the same lines.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.batches import Batches
+from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.models import memory_format
 from smallnets.training.checkpoint import (
     History,
@@ -29,17 +30,18 @@ from smallnets.training.checkpoint import (
 )
 from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
+from smallnets.training.steps import Step, Steps, steps_of_batches
 
 if TYPE_CHECKING:
     import lightning_fabric
 
 
 class Batch(NamedTuple):
-    """Images as the network sees them, their labels, and what an objective needs to go further."""
+    """Inputs as the network sees them, their labels, and what an objective needs to go further."""
 
-    images: Tensor  # (batch, channels, height, width), normalised and augmented
+    images: Tensor  # (batch, ...), of a `Dataset` images, normalised and augmented
     labels: Tensor  # (batch,)
-    which: Tensor | None = None  # (batch,) their places among the training images
+    which: Tensor | None = None  # (batch,) their places among the images of a `Dataset`
     noise: torch.Generator | None = None  # this training's random numbers, for further views
 
 
@@ -61,13 +63,25 @@ class Classification:
         checks.between("label_smoothing", self.label_smoothing, 0, 1)
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = model(batch.images).float()
-        return {"loss": F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
+        logits = model(batch.images)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                f"the network must return its logits as one tensor; got {type(logits).__name__}"
+            )
+        logits = logits.float()
+        try:
+            loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        except IndexError:
+            raise ValueError(
+                f"labels must be between 0 and {logits.shape[1] - 1}, as the network has "
+                f"{logits.shape[1]} classes; got {int(batch.labels.max())}"
+            ) from None
+        return {"loss": loss}
 
 
 def fit(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: TrainingData,
     settings: TrainSettings,
     *,
     seed: int,
@@ -80,22 +94,30 @@ def fit(
 
     Args:
         model: trained in place, left in evaluation mode on the CPU.
-        dataset: its training part is used.
+        dataset: a `Dataset`, whose training part is used, or batches (inputs, labels) of your own,
+            such as a DataLoader, see `smallnets.data.Batches`. These are taken as they come: they
+            decide order, size and number, and `settings.augmentation` acts only if it was given.
+            Of several processes each passes its own part, as a DistributedSampler gives it.
         settings: how to train.
         seed: of the order of images and of their augmentation (the start is the model as given).
         objective: (model, batch) -> terms, with "loss" among them.
         cache_dir: folder in which the finished training is kept and, while it runs, a checkpoint of
             every epoch. The same training is never done twice, and one that was killed goes on
-            where it was, bit for bit.
+            where it was, bit for bit. Of batches of your own it needs such as have a name, see
+            `smallnets.data.Batches.key`.
         label: start of the kept file's name, and of the progress bar.
         fabric: a launched Fabric for several processes; every process passes the same arguments.
 
     Raises:
         ValueError: fewer training images than one batch, or a batch that the processes cannot share
-            evenly.
+            evenly; batches of your own that `Batches` refuses, that can be read once where there
+            are several epochs, whose number a schedule needs and nobody knows, or that are to be
+            kept and have no name.
     """
     processes = 1 if fabric is None else fabric.world_size
-    checks.between("batch_size", settings.batch_size, 1, len(dataset.y_train))
+    data = as_batches(dataset)
+    if isinstance(data, Dataset):
+        checks.between("batch_size", settings.batch_size, 1, len(data.y_train))
     if settings.batch_size % processes:
         raise ValueError(
             f"batch_size must be a multiple of the {processes} processes; got {settings.batch_size}"
@@ -107,7 +129,7 @@ def fit(
             cache_dir,
             label,
             model=model,
-            data=dataset.key,
+            data=data.key,
             settings=settings,
             seed=seed,
             objective=objective,
@@ -128,20 +150,25 @@ def fit(
     trained, optimizer = fabric.setup(model, new_optimizer(model, settings))
     running = Running(path, fabric, model, optimizer, (order, noise))
     history = running.resume()
-    images, labels = dataset.x_train.to(fabric.device), dataset.y_train.to(fabric.device)
+    steps = (
+        steps_of_batches(data, settings, model)
+        if isinstance(data, Batches)
+        else steps_of_images(data, settings, fabric, order)
+    )
+    view = settings.augmentation if isinstance(data, Batches) else settings.view
 
     for epoch in tqdm(range(len(history), settings.epochs), desc=label, leave=False, delay=2):
         trained.train()
-        times, batches = order_of_images(len(labels), settings, epoch, order)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
-        for time, chosen in zip(times, batches, strict=True):
+        taken = 0
+        for step in steps(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, time)
-            mine = chosen[fabric.global_rank :: fabric.world_size].to(fabric.device)
-            views = settings.augmentation(dataset.normalise(images[mine]), noise)
-            views = views.contiguous(memory_format=layout)
+                group["lr"] = learning_rate(settings, step.time)
+            views = step.images if view is None else view(step.images, noise)
+            if views.dim() == 4:
+                views = views.contiguous(memory_format=layout)
             with fabric.autocast():
-                terms = objective(trained, Batch(views, labels[mine], mine, noise))
+                terms = objective(trained, Batch(views, step.labels, step.which, noise))
             optimizer.zero_grad()
             fabric.backward(terms["loss"])
             if settings.clip is not None:
@@ -149,8 +176,8 @@ def fit(
             optimizer.step()
             for name, term in terms.items():
                 sums[name] += term.detach()
-        steps = len(batches)
-        history.append({name: total.item() / steps for name, total in sums.items()})
+            taken += 1
+        history.append({name: total.item() / taken for name, total in sums.items()})
         running.save(history)
 
     model.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -158,6 +185,25 @@ def fit(
         save_finished(path, model, history)
         running.remove()
     return history
+
+
+def steps_of_images(
+    dataset: Dataset,
+    settings: TrainSettings,
+    fabric: "lightning_fabric.Fabric",
+    order: torch.Generator,
+) -> Steps:
+    """The steps of a data set in memory: this process's share of every batch, in random order."""
+    images, labels = dataset.x_train.to(fabric.device), dataset.y_train.to(fabric.device)
+
+    def epoch(number: int) -> Iterator[Step]:
+        for time, chosen in zip(
+            *order_of_images(len(labels), settings, number, order), strict=True
+        ):
+            mine = chosen[fabric.global_rank :: fabric.world_size].to(fabric.device)
+            yield Step(time, dataset.normalise(images[mine]), labels[mine], mine)
+
+    return epoch
 
 
 def order_of_images(

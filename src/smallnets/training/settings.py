@@ -1,7 +1,7 @@
 """What a training run is told: how long, how fast, on what device, in what arithmetic."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +24,8 @@ class TrainSettings:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, over all processes.
+        batch_size: images a step, over all processes. Batches of your own are as large as they
+            are.
         lr: highest learning rate.
         momentum, nesterov: of SGD.
         weight_decay: of "sgd" and "adam", on all parameters and through the gradient. With "adamw"
@@ -37,7 +38,9 @@ class TrainSettings:
         final_lr: where the cosine ends.
         warmup_epochs: linear rise from 0 before the schedule starts.
         whole_epochs: whether the learning rate changes only from epoch to epoch, not within one.
-        augmentation: random view of every batch; teacher and student see the same one.
+        augmentation: random view of every batch; teacher and student see the same one. None is
+            the usual one, `Augmentation()`, for a `Dataset`, and none at all for batches of your
+            own, whose loader has its own.
         optimizer: "sgd", "adam", "adamw" or "shampoo", see `smallnets.training.optimizers`.
         clip: largest norm of the gradient of all parameters together; None is no limit.
         across_epochs: batches run on across the ends of epochs, and no image is left out. Otherwise
@@ -62,7 +65,7 @@ class TrainSettings:
     final_lr: float = 0.0
     warmup_epochs: float = 0.0
     whole_epochs: bool = False
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation | None = None
     optimizer: str = "sgd"
     clip: float | None = None
     across_epochs: bool = False
@@ -90,6 +93,11 @@ class TrainSettings:
             checks.above("clip", self.clip, 0)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
+
+    @property
+    def view(self) -> Augmentation:
+        """The augmentation of a `Dataset`: the one given, or the usual one."""
+        return Augmentation() if self.augmentation is None else self.augmentation
 
     @property
     def accelerator(self) -> str:

@@ -52,7 +52,7 @@ def test_the_papers_examples_of_bounds():
 @given(st.integers(0, 1000))
 def test_where_two_networks_meet(seed):
     a, b, labels = doubles(seed, 20, 3), doubles(seed + 1, 20, 3), torch.arange(20) % 3
-    shares = overlap(a, b, labels)
+    shares = overlap(student_logits=b, teacher_logits=a, labels=labels)
     assert sum(shares.values()) == pytest.approx(1)
     meeting = shares["both right"] + shares["the same mistake"]
     assert meeting == pytest.approx(measure.agreement(a, b))
@@ -70,7 +70,8 @@ def test_brier_score_of_certainty():
 
 def test_images_without_labels_are_measured_for_fidelity_only():
     a, b = doubles(0, 6, 3), doubles(1, 6, 3)
-    assert set(FidelityMeter().update(a, b).compute()) == {"agreement", "kl"}
+    meter = FidelityMeter().update(student_logits=b, teacher_logits=a)
+    assert set(meter.compute()) == {"agreement", "kl"}
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 10))
@@ -98,7 +99,9 @@ def test_cka_is_blind_to_rotation_scale_and_shift_and_to_nothing_more(seed, scal
         (lambda: agreement_bounds(1.2, 0.5), "accuracy must be between 0 and 1; got 1.2"),
         (lambda: FidelityMeter().compute(), "examples measured must be at least 1; got 0"),
         (
-            lambda: FidelityMeter().update(doubles(0, 2, 3), torch.nan * doubles(0, 2, 3)),
+            lambda: FidelityMeter().update(
+                student_logits=torch.nan * doubles(0, 2, 3), teacher_logits=doubles(0, 2, 3)
+            ),
             "student logits must be finite; got NaN or infinity",
         ),
         (lambda: FidelityMeter(bins=0), "bins must be at least 1; got 0"),

@@ -35,13 +35,13 @@ def tempered(logits: Tensor, temperature: Temperature) -> Tensor:
 
 
 def soft_cross_entropy(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """Cross-entropy of the student's with the teacher's tempered probabilities, times tau^2:
     equation (2).
 
     Args:
-        teacher_logits, student_logits: (batch, classes).
+        student_logits, teacher_logits: (batch, classes).
         temperature: above 0; one number, or one a row as (batch, 1).
 
     Returns:
@@ -51,31 +51,32 @@ def soft_cross_entropy(
         ValueError: shapes differ, logits are not numbers, a temperature is not above 0 or has
             another shape.
     """
-    tau = _checked(teacher_logits, student_logits, temperature)
+    tau = _checked(student_logits, teacher_logits, temperature)
     target = tempered(teacher_logits, temperature).exp()
     rows = -(target * tempered(student_logits, temperature)).sum(dim=1, keepdim=True)
     return (tau**2 * rows).mean()
 
 
 def divergence(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """KL(teacher || student) of the tempered probabilities, *without* tau^2."""
-    _checked(teacher_logits, student_logits, temperature)
+    _checked(student_logits, teacher_logits, temperature)
     return kl_divergence(student_logits, teacher_logits, temperature)
 
 
 def symmetric_divergence(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """KL(teacher || student) + KL(student || teacher), without tau^2."""
-    return divergence(teacher_logits, student_logits, temperature) + divergence(
-        student_logits, teacher_logits, temperature
+    _checked(student_logits, teacher_logits, temperature)
+    return kl_divergence(student_logits, teacher_logits, temperature) + kl_divergence(
+        teacher_logits, student_logits, temperature
     )
 
 
 def member_divergence(
-    member_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, member_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """Mean over the members of an ensemble of `symmetric_divergence` from each.
 
@@ -84,34 +85,40 @@ def member_divergence(
     """
     ensemble_log_probs(member_logits)
     parts = [
-        symmetric_divergence(one, student_logits, temperature) for one in member_logits.unbind(1)
+        symmetric_divergence(
+            student_logits=student_logits, teacher_logits=one, temperature=temperature
+        )
+        for one in member_logits.unbind(1)
     ]
     return torch.stack(parts).mean()
 
 
 def reverse_cross_entropy(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """As `soft_cross_entropy` with the roles exchanged: the student's probabilities are the
     weights.
     """
-    return soft_cross_entropy(student_logits, teacher_logits, temperature)
+    return soft_cross_entropy(
+        student_logits=teacher_logits, teacher_logits=student_logits, temperature=temperature
+    )
 
 
 def hard_cross_entropy(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """Cross-entropy of the student's tempered probabilities with the teacher's first choice, times
     tau^2.
     """
-    tau = _checked(teacher_logits, student_logits, temperature)
+    tau = _checked(student_logits, teacher_logits, temperature)
     chosen = teacher_logits.argmax(dim=1, keepdim=True)
     return (tau**2 * -tempered(student_logits, temperature).gather(1, chosen)).mean()
 
 
 def mixed_cross_entropy(
-    teacher_logits: Tensor,
+    *,
     student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: Temperature = 1.0,
     hard: float = 0.5,
 ) -> Tensor:
@@ -121,10 +128,11 @@ def mixed_cross_entropy(
         ValueError: as `soft_cross_entropy`, or `hard` is outside [0, 1].
     """
     checks.between("hard", hard, 0, 1)
-    choice = hard_cross_entropy(teacher_logits, student_logits, temperature)
-    return hard * choice + (1 - hard) * soft_cross_entropy(
-        teacher_logits, student_logits, temperature
+    choice, soft = (
+        loss(student_logits=student_logits, teacher_logits=teacher_logits, temperature=temperature)
+        for loss in (hard_cross_entropy, soft_cross_entropy)
     )
+    return hard * choice + (1 - hard) * soft
 
 
 def annealed(hard: float, epoch: int, epochs: int) -> float:
@@ -139,31 +147,32 @@ def annealed(hard: float, epoch: int, epochs: int) -> float:
 
 
 def brier_distance(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """Squared difference of the tempered probabilities, mean over the batch *and* the classes."""
-    _checked(teacher_logits, student_logits, temperature)
+    _checked(student_logits, teacher_logits, temperature)
     teacher = tempered(teacher_logits, temperature).exp()
     return (teacher - tempered(student_logits, temperature).exp()).square().mean()
 
 
 def logit_loss(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature = 1.0
+    *, student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature = 1.0
 ) -> Tensor:
     """What tau^2 KL becomes as tau grows: half the squared difference of centred logits, over k.
 
     Summed over the k classes and averaged over the batch. Its gradient by the student's logits is
     (centred z_S - centred z_T) / k / batch. The temperature only has to be allowed; it cancels.
     """
-    _checked(teacher_logits, student_logits, temperature)
+    _checked(student_logits, teacher_logits, temperature)
     difference = to_float32(student_logits) - to_float32(teacher_logits)
     centred = difference - difference.mean(dim=1, keepdim=True)
     return centred.square().mean(dim=1).mean() / 2
 
 
-Loss = Callable[[Tensor, Tensor, Temperature], Tensor]
+Loss = Callable[..., Tensor]
 
-# Losses with a single teacher's logits (batch, classes) as their first argument.
+# Losses of `student_logits` and one teacher's `teacher_logits`, (batch, classes), by name only: a
+# swap of the two would go unnoticed.
 LOSSES: dict[str, Loss] = {
     "soft": soft_cross_entropy,
     "kl": divergence,
@@ -201,7 +210,9 @@ def distillation_loss(
     checks.one_of("loss", loss, LOSSES)
     if isinstance(alpha, bool) or not 0 <= alpha < 1:
         raise ValueError(f"alpha must be at least 0 and less than 1; got {alpha!r}")
-    soft = LOSSES[loss](teacher_logits, student_logits, temperature)
+    soft = LOSSES[loss](
+        student_logits=student_logits, teacher_logits=teacher_logits, temperature=temperature
+    )
     if alpha == 0:
         return soft
     if labels is None or labels.dim() != 1 or not 1 <= len(labels) <= len(student_logits):
@@ -220,14 +231,14 @@ def distillation_loss(
 
 
 def _checked(
-    teacher_logits: Tensor, student_logits: Tensor, temperature: Temperature
+    student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature
 ) -> Tensor | float:
     """The temperature, once everything fits."""
     shape = tuple(student_logits.shape)
     if tuple(teacher_logits.shape) != shape or len(shape) != 2 or student_logits.numel() == 0:
         raise ValueError(
-            "teacher and student logits must both be (batch, classes) and not empty; "
-            f"got {tuple(teacher_logits.shape)} and {shape}"
+            "student and teacher logits must both be (batch, classes) and not empty; "
+            f"got {shape} and {tuple(teacher_logits.shape)}"
         )
     for name, logits in (("teacher", teacher_logits), ("student", student_logits)):
         if not bool(logits.isfinite().all()):

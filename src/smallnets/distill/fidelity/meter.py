@@ -28,11 +28,11 @@ def agreement_bounds(accuracy_a: float, accuracy_b: float) -> tuple[float, float
     return max(0.0, accuracy_a + accuracy_b - 1), 1 - abs(accuracy_a - accuracy_b)
 
 
-def overlap(teacher_logits: Tensor, student_logits: Tensor, labels: Tensor) -> dict[str, float]:
+def overlap(*, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
     """How two sets of answers meet, as shares of the examples that add up to 1.
 
     Args:
-        teacher_logits, student_logits: (n, classes).
+        student_logits, teacher_logits: (n, classes).
         labels: (n,) whole numbers.
 
     Returns:
@@ -77,7 +77,7 @@ class FidelityMeter:
         self.calibration: CalibrationBins | None = None
 
     def update(
-        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None
+        self, *, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None
     ) -> Self:
         """Take in a batch: logits (n, classes) of both, and labels (n,) where there are any.
 
@@ -90,7 +90,9 @@ class FidelityMeter:
         count = len(student_logits)
         parts = {
             "agreement": measure.agreement(teacher_logits, student_logits),
-            "kl": measure.predictive_kl(teacher_logits, student_logits),
+            "kl": measure.predictive_kl(
+                student_logits=student_logits, teacher_logits=teacher_logits
+            ),
         }
         self.examples += count
         if labels is not None:

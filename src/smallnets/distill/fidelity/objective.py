@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.data import Batches, TrainingData, as_batches
 from smallnets.distill.fidelity.losses import (
     LOSSES,
     distillation_loss,
@@ -16,7 +16,15 @@ from smallnets.distill.fidelity.losses import (
 )
 from smallnets.distill.fidelity.policies import Policy, real_and_synthetic
 from smallnets.losses import ensemble_log_probs
-from smallnets.training import Batch, JointModels, TrainSettings, check_apart, check_network, fit
+from smallnets.training import (
+    Batch,
+    JointModels,
+    TrainSettings,
+    check_apart,
+    check_networks,
+    fit,
+    teaching,
+)
 
 MEMBERS = "members"  # the one loss that looks at members one by one
 
@@ -106,7 +114,11 @@ class Objective:
         """
         taught_by = member_logits[:, : self.members]
         if self.loss == MEMBERS:
-            return member_divergence(taught_by, student_logits, self.temperature)
+            return member_divergence(
+                student_logits=student_logits,
+                member_logits=taught_by,
+                temperature=self.temperature,
+            )
         real = len(labels) - synthetic
         temperature: float | Tensor = self.temperature
         if self.synthetic_temperature is not None and synthetic:
@@ -146,7 +158,7 @@ class EnsembleDistillation:
 def distill_from_ensemble(
     students: Mapping[str, nn.Module],
     teacher: Ensemble,
-    dataset: Dataset,
+    dataset: TrainingData,
     objectives: Mapping[str, Objective],
     settings: TrainSettings,
     *,
@@ -157,9 +169,9 @@ def distill_from_ensemble(
 
     Args:
         students: name -> network, trained in place.
-        teacher: stays as it is, bit for bit.
+        teacher: stays as it is, bit for bit, in its mode and place.
         dataset: whose training images are shown, seen through `settings.augmentation`, which may be
-            a `Policy`.
+            a `Policy`; or batches of your own, see `fit`, with labels if an `alpha` is above 0.
         objectives: name -> objective, one for every student.
         settings, seed, cache_dir: see `smallnets.training.fit`.
 
@@ -180,23 +192,23 @@ def distill_from_ensemble(
             raise ValueError(
                 f"alpha of {name!r} must be 0 where images are blended; got {one.alpha}"
             )
-    glance = dataset.normalise(dataset.x_train[:2])
-    for name, network in {"teacher": Reduced(teacher), **students}.items():
-        check_network(name, network, glance, dataset.num_classes)
+    data = as_batches(dataset)
+    if all(one.alpha == 0 for one in objectives.values()) and isinstance(data, Batches):
+        data = data.without_labels()
+    networks = {"teacher": Reduced(teacher), **students}
+    data = data.of_classes(check_networks(networks, data.glance(), data.num_classes))
     for student in students.values():
         check_apart(student, teacher)
-    teacher.to(settings.accelerator, memory_format=torch.channels_last)
     objective = EnsembleDistillation(
         teacher, objectives, view.share if isinstance(view, Policy) else 0.0
     )
-    history = fit(
-        JointModels(students),
-        dataset,
-        settings,
-        seed=seed,
-        objective=objective,
-        cache_dir=cache_dir,
-        label="imitation",
-    )
-    teacher.to("cpu", memory_format=torch.contiguous_format)
-    return history
+    with teaching([teacher], settings.accelerator, torch.channels_last):
+        return fit(
+            JointModels(students),
+            data,
+            settings,
+            seed=seed,
+            objective=objective,
+            cache_dir=cache_dir,
+            label="imitation",
+        )

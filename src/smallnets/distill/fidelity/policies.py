@@ -42,10 +42,11 @@ def colour_jitter(x: Tensor, strength: float, generator: torch.Generator) -> Ten
     """Change brightness, contrast, saturation and hue of each image, in this order.
 
     Factors are uniform in 1 +- `strength`; the hue turns by up to `strength` of a full circle, in
-    the plane of the two colour-difference axes. Grey images have neither saturation nor hue.
+    the plane of the two colour-difference axes. Only images of three channels have saturation and
+    hue.
 
     Args:
-        x: images (n, 1 or 3, height, width) within [0, 1].
+        x: images (n, channels, height, width) within [0, 1].
         strength: 0 changes nothing; at most 0.5.
     """
     checks.between("strength", strength, 0, 0.5)

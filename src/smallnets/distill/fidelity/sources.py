@@ -78,8 +78,9 @@ def foreign_images(dataset: Dataset, other: Dataset) -> Tensor:
         other: whose images are shown.
 
     Returns:
-        uint8 (n, channels, height, width). A class of the same name as one of `dataset` is left
-        out, so that digits among letters do not pass for strangers to digits.
+        uint8 (n, channels, height, width); channels become their mean where there are others. A
+        class of the same name as one of `dataset` is left out, so that digits among letters do not
+        pass for strangers to digits.
 
     Raises:
         ValueError: the other data set has no class of its own.
@@ -93,7 +94,7 @@ def foreign_images(dataset: Dataset, other: Dataset) -> Tensor:
             other, x_train=other.x_train[other_kinds], y_train=other.y_train[other_kinds]
         )
     images = other.x_train.float()
-    if images.shape[1] > dataset.channels:
+    if images.shape[1] not in (1, dataset.channels):
         images = images.mean(dim=1, keepdim=True)
     images = images.expand(-1, dataset.channels, -1, -1)
     if images.shape[2:] != dataset.size:

@@ -132,4 +132,9 @@ def distillation_gap(
     teacher_logits = outputs(teacher)
     log_probs = tempered(teacher_logits, temperature)
     least = temperature**2 * -(log_probs.exp() * log_probs).sum(dim=1).mean()
-    return lambda network: soft_cross_entropy(teacher_logits, outputs(network), temperature) - least
+    return lambda network: (
+        soft_cross_entropy(
+            student_logits=outputs(network), teacher_logits=teacher_logits, temperature=temperature
+        )
+        - least
+    )

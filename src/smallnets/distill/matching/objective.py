@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks, measure
-from smallnets.data import Augmentation, Dataset
+from smallnets.data import Augmentation, Batches, Dataset, TrainingData, as_batches
 from smallnets.distill.matching.losses import DISTANCES, ensemble_distance
 from smallnets.distill.matching.mixing import mix, mixing_share
 from smallnets.distill.matching.views import (
@@ -25,7 +25,14 @@ from smallnets.distill.matching.views import (
     sample_boxes,
 )
 from smallnets.losses import ensemble_log_probs, to_float32
-from smallnets.training import Batch, TrainSettings, check_apart, check_network, fit
+from smallnets.training import (
+    Batch,
+    TrainSettings,
+    check_apart,
+    check_network,
+    fit,
+    teaching,
+)
 
 
 @dataclass(frozen=True)
@@ -252,12 +259,12 @@ def _sides(resolution: int | tuple[int, ...] | None) -> tuple[int, ...]:
 
 
 def resized(images: Tensor, resolution: int) -> Tensor:
-    """Images (batch, channels, side, side) at another resolution, as the published code resizes:
+    """Images (batch, channels, height, width) at another resolution, as the published code resizes:
     bilinear, no antialiasing.
     """
-    if images.shape[-1] == resolution:
-        return images
     size = (resolution, resolution)
+    if images.shape[2:] == size:
+        return images
     return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=False)
 
 
@@ -299,7 +306,7 @@ def precomputed_logits(
 def match(
     student: nn.Module,
     teachers: nn.Module | Sequence[nn.Module],
-    dataset: Dataset,
+    dataset: TrainingData,
     matching: Matching,
     training: TrainSettings,
     *,
@@ -311,10 +318,12 @@ def match(
 
     Args:
         student: trained in place.
-        teachers: one or several, which stay as they are, bit for bit. None are needed if
-            `matching.labels` is 1.
+        teachers: one or several, which stay as they are, bit for bit, in their mode and place.
+            None are needed if `matching.labels` is 1.
         dataset: its training images are used, and its labels only if `matching.labels` is above 0.
-            For images without labels see `unlabelled`.
+            For images without labels see `unlabelled`. Or batches of images of your own, see
+            `fit`, with labels if `matching.labels` is above 0; not for a fixed view, whose answers
+            belong to the images of a `Dataset`.
         matching: what is asked of the student.
         training: how to train; its augmentation is replaced by the views of `matching`.
         seed: of the order of images, of views and of mixtures.
@@ -327,41 +336,57 @@ def match(
     Raises:
         ValueError: no teacher where one is needed, a network that does not take the images at its
             resolution, has other classes, or does not say finite numbers; a teacher that shares
-            parameters with the student; or settings that `fit` refuses.
+            parameters with the student; inputs that are no images; a fixed view of batches of your
+            own; or settings that `fit` refuses.
     """
     teachers = (teachers,) if isinstance(teachers, nn.Module) else tuple(teachers)
     if matching.labels == 1:
         teachers = ()
     elif not teachers:
         raise ValueError("teachers must hold at least one network unless labels is 1; got none")
-    glance = dataset.normalise(dataset.x_train[:2])
+    data = as_batches(dataset)
+    if isinstance(data, Batches):
+        data = _of_images(data, matching)
+    glance = data.glance()
+    if glance.dim() != 4 or not glance.is_floating_point():
+        raise ValueError(
+            "function matching cuts its views out of floating-point images (batch, channels, "
+            f"height, width); got {glance.dtype} {tuple(glance.shape)}"
+        )
     sides = matching.teacher_sides(glance, len(teachers))
     view = resized(glance, matching.seen_at(glance)[0])
-    check_network("student", student, view, dataset.num_classes)
+    classes = check_network("student", student, view, data.num_classes).logits.shape[-1]
     for teacher, side in zip(teachers, sides, strict=True):
-        check_network("teacher", teacher, resized(glance, side), dataset.num_classes)
+        check_network("teacher", teacher, resized(glance, side), classes)
         check_apart(student, teacher)
+    data = data.of_classes(classes)
 
-    for teacher in teachers:
-        teacher.to(training.accelerator, memory_format=torch.channels_last)
-    asked = teachers
-    if matching.teaching.relation == "fixed":
-        asked = tuple(
-            precomputed_logits(teacher, dataset, matching, seed, side).to(training.accelerator)
-            for teacher, side in zip(teachers, sides, strict=True)
+    with teaching(teachers, training.accelerator, torch.channels_last):
+        asked = teachers
+        if isinstance(data, Dataset) and matching.teaching.relation == "fixed":
+            asked = tuple(
+                precomputed_logits(teacher, data, matching, seed, side).to(training.accelerator)
+                for teacher, side in zip(teachers, sides, strict=True)
+            )
+        return fit(
+            student,
+            data,
+            replace(training, augmentation=Augmentation(crop=0)),
+            seed=seed,
+            objective=FunctionMatching(asked, matching),
+            cache_dir=cache_dir,
+            label=label,
         )
-    history = fit(
-        student,
-        dataset,
-        replace(training, augmentation=Augmentation(crop=0)),
-        seed=seed,
-        objective=FunctionMatching(asked, matching),
-        cache_dir=cache_dir,
-        label=label,
-    )
-    for teacher in teachers:
-        teacher.to("cpu", memory_format=torch.contiguous_format)
-    return history
+
+
+def _of_images(batches: Batches, matching: Matching) -> Batches:
+    """Batches as matching needs them: without labels where none are asked for."""
+    if matching.teaching.relation == "fixed" and matching.labels < 1:
+        raise ValueError(
+            f"view {matching.view!r} asks the teacher once about every image, by its number, and "
+            "needs a Dataset; with batches of your own choose a view that is not fixed"
+        )
+    return batches if matching.labels else batches.without_labels()
 
 
 def unlabelled(dataset: Dataset, images: Tensor) -> Dataset:

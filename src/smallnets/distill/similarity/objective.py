@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.distill.classic import (
     attention_map,
     common_size,
@@ -30,6 +30,7 @@ from smallnets.training import (
     check_network,
     fit,
     observe,
+    teaching,
 )
 
 Layers = tuple[tuple[str, str], ...]
@@ -179,7 +180,7 @@ class JointDistillation:
 def distil(
     students: Mapping[str, nn.Module],
     teacher: nn.Module,
-    dataset: Dataset,
+    dataset: TrainingData,
     objectives: Mapping[str, DistillationObjective],
     settings: TrainSettings,
     *,
@@ -191,8 +192,9 @@ def distil(
 
     Args:
         students: name -> network, trained in place. Names of layers in the objectives are theirs.
-        teacher: stays as it is, bit for bit.
-        dataset: students learn from its training part.
+        teacher: stays as it is, bit for bit, in its mode and place.
+        dataset: students learn from its training part; or batches (inputs, labels) of your own,
+            see `fit`.
         objectives: name -> objective, one for every student.
         settings: of the training.
         seed: of the order of images and their augmentation.
@@ -205,7 +207,7 @@ def distil(
     Raises:
         ValueError: names of students and objectives differ, student and teacher do not both fit the
             images, they have other classes, a layer does not exist, or a batch of one image is to
-            be compared within itself.
+            be compared within itself; and as `fit`.
     """
     if set(students) != set(objectives) or not students:
         raise ValueError(
@@ -213,35 +215,40 @@ def distil(
             f"got students {sorted(students)}, objectives {sorted(objectives)}"
         )
     full = {name: objectives[name].between(student, teacher) for name, student in students.items()}
-    if settings.batch_size < 2 and any(one.sp for one in full.values()):
+    data = as_batches(dataset)
+    alone = isinstance(data, Dataset) and settings.batch_size < 2
+    if alone and any(one.sp for one in full.values()):
         raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
-    _check_fit(students, teacher, dataset, full)
+    data = data.of_classes(_check_fit(students, teacher, data.glance(), data.num_classes, full))
     joint = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
-    teacher.to(settings.accelerator, memory_format=torch.channels_last)
-    history = fit(
-        joint,
-        dataset,
-        settings,
-        seed=seed,
-        objective=JointDistillation(teacher, full),
-        cache_dir=cache_dir,
-        label="students",
-    )
-    teacher.to("cpu", memory_format=torch.contiguous_format)
-    return history
+    with teaching([teacher], settings.accelerator, torch.channels_last):
+        return fit(
+            joint,
+            data,
+            settings,
+            seed=seed,
+            objective=JointDistillation(teacher, full),
+            cache_dir=cache_dir,
+            label="students",
+        )
 
 
 def _check_fit(
     students: Mapping[str, nn.Module],
     teacher: nn.Module,
-    dataset: Dataset,
+    images: Tensor,
+    classes: int | None,
     objectives: Mapping[str, DistillationObjective],
-) -> None:
-    """Push two images through every network before any training, and say what does not fit."""
-    images = dataset.normalise(dataset.x_train[:2])
+) -> int:
+    """Push two images through every network before any training, and say what does not fit.
+
+    Returns:
+        How many classes they have.
+    """
     needed = {layer for one in objectives.values() for layer in one.layers()[1]}
-    check_network("teacher", teacher, images, dataset.num_classes, tuple(needed))
+    seen = check_network("teacher", teacher, images, classes, tuple(needed))
     for name, student in students.items():
         layers = objectives[name].layers()[0]
-        check_network(f"student {name!r}", student, images, dataset.num_classes, layers)
+        check_network(f"student {name!r}", student, images, seen.logits.shape[-1], layers)
         check_apart(student, teacher)
+    return seen.logits.shape[-1]

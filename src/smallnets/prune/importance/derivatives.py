@@ -5,7 +5,8 @@ differ in one gate, and everything before that gate is computed once for all of 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -14,24 +15,30 @@ from torch.func import grad, jvp, vmap
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.models import sound
 from smallnets.prune.importance.gates import Sites, gated, open_gates
 
-Batches = Sequence[tuple[Tensor, Tensor]]  # images as the network takes them, and labels
+Data = Batches | Source  # batches of inputs as the network takes them, and labels
+Gates = Mapping[str, Tensor]  # name -> ones (channels,)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, labels -> mean loss
 
 
-def checked(batches: Iterable[tuple[Tensor, Tensor]]) -> Batches:
-    """The batches as a list; ValueError if there are none."""
-    listed = list(batches)
-    if not listed:
-        raise ValueError("batches must hold at least one batch; got none")
-    return listed
+def paired(model: nn.Module, batches: Data) -> Batches:
+    """Pairs (inputs, labels) where the model is, read one at a time; labels are the loss's affair.
+
+    Raises:
+        ValueError: see `Batches`.
+    """
+    given = batches if isinstance(batches, Batches) else Batches(batches)
+    return replace(given, any_labels=True).on(model)
 
 
-def copies(batches: Batches) -> int:
-    """How many versions of a network to stack, so that some 500 images are in work at once."""
-    return max(1, 512 // len(batches[0][1]))
+def copies(labels: Tensor) -> int:
+    """How many versions of a network to stack for such a batch, so that some 500 images are in work
+    at once.
+    """
+    return max(1, 512 // len(labels))
 
 
 def finite(name: str, value: Tensor) -> Tensor:
@@ -45,8 +52,10 @@ def finite(name: str, value: Tensor) -> Tensor:
 def gate_gradients(
     model: nn.Module,
     sites: Sites,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     loss: Loss = F.cross_entropy,
+    *,
+    opened: Gates | None = None,
 ) -> list[dict[str, Tensor]]:
     """Derivatives of each batch's mean loss by every gate, split over the examples.
 
@@ -55,8 +64,9 @@ def gate_gradients(
     Args:
         model: any network.
         sites: where the gates act.
-        batches: (images, labels) pairs.
+        batches: (inputs, labels) pairs, as of a DataLoader; read once, one at a time.
         loss: (logits, labels) -> mean over the batch.
+        opened: from `open_gates`, where that has been called before.
 
     Returns:
         For each batch a dictionary gate -> (batch, channels). Their sum over the examples is the
@@ -66,11 +76,12 @@ def gate_gradients(
         ValueError: no batches, a loss that is not finite, or a gate that the loss does not depend
             on.
     """
-    listed, found = checked(batches), []
-    ones = open_gates(model, sites, listed[0][0])
-    for images, labels in listed:
+    found: list[dict[str, Tensor]] = []
+    for images, labels in paired(model, batches):
+        opened = open_gates(model, sites, images) if opened is None else opened
         gates = {
-            name: one.expand(len(labels), -1).clone().requires_grad_() for name, one in ones.items()
+            name: one.expand(len(labels), -1).clone().requires_grad_()
+            for name, one in opened.items()
         }
         with gated(model, sites, gates), torch.enable_grad():
             value = finite("loss", loss(model(images), labels))
@@ -102,10 +113,11 @@ def per_batch(found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def gate_curvatures(
     model: nn.Module,
     sites: Sites,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     loss: Loss = F.cross_entropy,
     *,
     chunk: int = 16,
+    opened: Gates | None = None,
 ) -> dict[str, Tensor]:
     """Second derivatives d2E/dz_c^2 of each batch's mean loss: gate -> (T, channels).
 
@@ -126,16 +138,21 @@ def gate_curvatures(
 
     with warnings.catch_warnings():  # torch compiles some of its forward derivatives
         warnings.simplefilter("ignore", FutureWarning)
-        return _for_every_gate(model, sites, batches, second)
+        parts = [
+            _for_every_gate(model, sites, images, labels, second, opened)
+            for images, labels in paired(model, batches)
+        ]
+    return {name: torch.stack([one[name] for one in parts]) for name in parts[0]}
 
 
 def losses_without(
     model: nn.Module,
     sites: Sites,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     loss: Loss = F.cross_entropy,
     *,
     chunk: int = 16,
+    opened: Gates | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses of the whole network (T,), and gate -> (T, channels) losses without each channel."""
 
@@ -147,16 +164,19 @@ def losses_without(
         closed = 1 - torch.eye(len(one), dtype=one.dtype, device=one.device)
         return vmap(value, chunk_size=chunk)(closed)
 
-    listed = checked(batches)
-    with torch.no_grad():
-        base = torch.stack([loss(model(images), labels) for images, labels in listed])
-    return finite("loss", base), _for_every_gate(model, sites, listed, ablated)
+    bases, parts = [], []
+    for images, labels in paired(model, batches):  # the same batch with and without channels
+        with torch.no_grad():
+            bases.append(finite("loss", loss(model(images), labels)))
+        parts.append(_for_every_gate(model, sites, images, labels, ablated, opened))
+    stacked = {name: torch.stack([one[name] for one in parts]) for name in parts[0]}
+    return torch.stack(bases), stacked
 
 
 def best_subset(
     model: nn.Module,
     sites: Sites,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     name: str,
     count: int,
     loss: Loss = F.cross_entropy,
@@ -177,8 +197,8 @@ def best_subset(
         ValueError: an unknown gate, or more channels than it has.
     """
     checks.one_of("gate", name, sites)
-    listed = checked(batches)
-    one = open_gates(model, {name: sites[name]}, listed[0][0])[name]
+    data = paired(model, batches)
+    one = open_gates(model, {name: sites[name]}, data.first()[0])[name]
     checks.between("count", checks.whole("count", count, 1), 1, len(one) - 1)
     ways = torch.tensor(list(combinations(range(len(one)), count)), device=one.device)
     closed = one.repeat(len(ways), 1).scatter(1, ways, 0)
@@ -192,7 +212,7 @@ def best_subset(
             [
                 vmap(value, (0, None, None), chunk_size=16)(closed, images, labels)
                 - value(one, images, labels)
-                for images, labels in listed
+                for images, labels in data
             ]
         )
     scores = change.square().mean(0)
@@ -202,20 +222,20 @@ def best_subset(
 def _for_every_gate(
     model: nn.Module,
     sites: Sites,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    images: Tensor,
+    labels: Tensor,
     function: Callable[[str, Tensor, Tensor, Tensor], Tensor],
+    opened: Gates | None = None,
 ) -> dict[str, Tensor]:
-    listed = checked(batches)
+    """Gate -> what a function of it says about one batch."""
+    opened = open_gates(model, sites, images) if opened is None else opened
     with torch.no_grad():
-        return {
-            name: torch.stack([function(name, one, images, labels) for images, labels in listed])
-            for name, one in open_gates(model, sites, listed[0][0]).items()
-        }
+        return {name: function(name, one, images, labels) for name, one in opened.items()}
 
 
 def parameter_gradients(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     loss: Loss = F.cross_entropy,
     names: Sequence[str] | None = None,
 ) -> list[dict[str, Tensor]]:
@@ -232,7 +252,7 @@ def parameter_gradients(
     parameters = dict(model.named_parameters())
     wanted = {name: parameters[name] for name in (parameters if names is None else names)}
     found = []
-    for images, labels in checked(batches):
+    for images, labels in paired(model, batches):
         with torch.enable_grad():
             value = finite("loss", loss(model(sound(model, images)), labels))
         found.append(dict(zip(wanted, gradients(value, wanted), strict=True)))

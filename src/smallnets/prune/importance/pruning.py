@@ -1,6 +1,6 @@
 """Pruning a network: at once, in rounds, or little by little while it goes on learning."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.prune.importance.derivatives import checked
+from smallnets.prune.importance.derivatives import Data, paired
 from smallnets.prune.importance.gates import gated
 from smallnets.prune.importance.groups import ChannelGroup, group_sites
 from smallnets.prune.importance.schedule import Ranking, Schedule, select, units_kept
@@ -70,7 +70,7 @@ def masks_at_macs(
 def iterative_masks(
     model: nn.Module,
     groups: Mapping[str, ChannelGroup],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     costs: Costs,
     share: float,
     *,
@@ -83,17 +83,26 @@ def iterative_masks(
     removals, without any training in between.
 
     Args:
-        model, groups, batches, costs: as in `scores` and `masks_at_macs`.
+        model, groups, batches, costs: as in `scores` and `masks_at_macs`; batches are read in every
+            round.
         share: of the multiply-accumulates that may stay.
         criterion: out of `CRITERIA`.
         rounds: in how many steps, equal in multiply-accumulates.
         divide: whether scores of shared gates are divided by their number of places.
         least: as in `masks_at_macs`.
+
+    Raises:
+        ValueError: as these, or batches that can be read once and several rounds.
     """
-    listed, masks = checked(batches), full_masks(groups)
+    data, masks = paired(model, batches), full_masks(groups)
+    if data.once and rounds > 1:
+        raise ValueError(
+            f"batches must start anew in each of {rounds} rounds; got "
+            f"{type(data.source).__name__}, which can be read once"
+        )
     for step in range(1, checks.whole("rounds", rounds, 1) + 1):
         with masked(model, groups, masks):
-            found = scores(model, groups, listed, (criterion,))[criterion]
+            found = scores(model, groups, data, (criterion,))[criterion]
         found = divide_by_sites(found, groups) if divide else found
         # what has gone comes first in the next ranking, whatever its sign and size
         ranked = {

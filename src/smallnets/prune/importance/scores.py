@@ -13,24 +13,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.batches import Batches
 from smallnets.prune.importance import criteria as formulas
 from smallnets.prune.importance.derivatives import (
+    Data,
     Loss,
-    checked,
     copies,
     finite,
     gate_curvatures,
     gate_gradients,
     gradients,
     losses_without,
+    paired,
     parameter_gradients,
     per_batch,
 )
+from smallnets.prune.importance.gates import open_gates
 from smallnets.prune.importance.groups import ChannelGroup, Member, group_sites
 
 Scores = dict[str, Tensor]  # name of a group -> (units,)
 
 OF_GATES = ("oracle", "Taylor SO", "Taylor FO", "OBD", "Taylor FG", "Taylor output")
+GATED = {"oracle", "Taylor SO", "Taylor FO", "OBD", "Taylor FG"}  # by gates of one
 OF_GRADIENTS = ("Taylor weights", "weights as a group", "Taylor scale")
 OF_WEIGHTS = ("magnitude", "magnitude L1", "BN scale", "random")
 CRITERIA = (*OF_GATES, *OF_GRADIENTS, *OF_WEIGHTS)
@@ -39,7 +43,7 @@ CRITERIA = (*OF_GATES, *OF_GRADIENTS, *OF_WEIGHTS)
 def scores(
     model: nn.Module,
     groups: Mapping[str, ChannelGroup],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     names: Sequence[str] = ("Taylor FO",),
     *,
     loss: Loss = F.cross_entropy,
@@ -50,7 +54,8 @@ def scores(
     Args:
         model: scored in the mode it is in.
         groups: from `channel_groups`.
-        batches: minibatches (images, labels); scores are means over them.
+        batches: minibatches (inputs, labels), as of a DataLoader; scores are means over them. They
+            are read once, one at a time, and not at all by criteria of the weights alone.
         names: out of `CRITERIA`.
         loss: (logits, labels) -> mean over the batch.
         generator: of the scores "random"; a fresh one of seed 0 if not given.
@@ -61,33 +66,77 @@ def scores(
     """
     for name in names:
         checks.one_of("criterion", name, CRITERIA)
-    listed, sites = checked(batches), group_sites(groups)
     found: dict[str, Scores] = {}
-    if {"Taylor FO", "Taylor SO", "Taylor FG"} & set(names):
-        split = gate_gradients(model, sites, listed, loss)
-        slopes = per_batch(split)
-        found["Taylor FO"] = {g: formulas.taylor_fo(slopes[g]) for g in groups}
-        found["Taylor FG"] = {
-            g: torch.stack([formulas.taylor_fg(one[g][None]) for one in split]).mean(0)
-            for g in groups
-        }
-    if {"OBD", "Taylor SO"} & set(names):
-        bends = gate_curvatures(model, sites, listed, loss, chunk=copies(listed))
-        found["OBD"] = {g: formulas.obd(bends[g]) for g in groups}
-        if "Taylor SO" in names:
-            found["Taylor SO"] = {g: formulas.taylor_so(slopes[g], bends[g]) for g in groups}
-    if "oracle" in names:
-        base, without = losses_without(model, sites, listed, loss, chunk=copies(listed))
-        found["oracle"] = {g: formulas.oracle(base, without[g]) for g in groups}
-    if "Taylor output" in names:
-        found["Taylor output"] = _output_scores(model, groups, listed, loss)
-    if set(OF_GRADIENTS) & set(names):
-        found |= _gradient_scores(model, groups, listed, loss)
+    if set(names) - set(OF_WEIGHTS):
+        found |= _data_scores(model, groups, paired(model, batches), set(names), loss)
     for name in set(OF_WEIGHTS) & set(names):
         found[name] = weight_scores(model, groups, name, generator)
     return {
         name: {g: finite(f"scores of {name}", found[name][g]) for g in groups} for name in names
     }
+
+
+def _data_scores(
+    model: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    batches: Batches,
+    names: set[str],
+    loss: Loss,
+) -> dict[str, Scores]:
+    """Scores that look at data: all criteria at one batch, then at the next.
+
+    A loader may shuffle, and criteria that are compared or combined must have seen the same.
+    """
+    sites = group_sites(groups)
+    opened: dict[str, Tensor] = {}
+    split: list[dict[str, Tensor]] = []
+    bends: list[dict[str, Tensor]] = []
+    bases: list[Tensor] = []
+    without: list[dict[str, Tensor]] = []
+    means: list[dict[str, Scores]] = []
+    chunk = 0
+    for batch in batches:
+        if not chunk:
+            chunk = copies(batch[1])
+            if GATED & names:
+                opened = open_gates(model, sites, batch[0])
+        if {"Taylor FO", "Taylor SO", "Taylor FG"} & names:
+            split += gate_gradients(model, sites, [batch], loss, opened=opened)
+        if {"OBD", "Taylor SO"} & names:
+            bends.append(gate_curvatures(model, sites, [batch], loss, chunk=chunk, opened=opened))
+        if "oracle" in names:
+            base, closed = losses_without(model, sites, [batch], loss, chunk=chunk, opened=opened)
+            bases.append(base)
+            without.append(closed)
+        one: dict[str, Scores] = {}
+        if "Taylor output" in names:
+            one["Taylor output"] = _output_scores(model, groups, batch, loss)
+        if set(OF_GRADIENTS) & names:
+            one |= _gradient_scores(model, groups, batch, loss)
+        means.append(one)
+
+    def every(parts: list[dict[str, Tensor]], group: str) -> Tensor:
+        return torch.cat([part[group] for part in parts])
+
+    found: dict[str, Scores] = {
+        name: {g: torch.stack([step[name][g] for step in means]).mean(0) for g in groups}
+        for name in means[0]
+    }
+    if split:
+        slopes = per_batch(split)
+        found["Taylor FO"] = {g: formulas.taylor_fo(slopes[g]) for g in groups}
+        found["Taylor FG"] = {
+            g: torch.stack([formulas.taylor_fg(step[g][None]) for step in split]).mean(0)
+            for g in groups
+        }
+    if bends:
+        found["OBD"] = {g: formulas.obd(every(bends, g)) for g in groups}
+        if "Taylor SO" in names:
+            found["Taylor SO"] = {g: formulas.taylor_so(slopes[g], every(bends, g)) for g in groups}
+    if bases:
+        base = torch.cat(bases)
+        found["oracle"] = {g: formulas.oracle(base, every(without, g)) for g in groups}
+    return found
 
 
 def per_unit(values: Tensor, member: Member, size: int) -> Tensor:
@@ -136,7 +185,7 @@ def weight_scores(
 def gate_free_gradients(
     model: nn.Module,
     groups: Mapping[str, ChannelGroup],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Data,
     loss: Loss = F.cross_entropy,
 ) -> dict[str, Tensor]:
     """Derivatives by the groups' gates without any gate: group -> (T, units).
@@ -199,57 +248,56 @@ def _norms(group: ChannelGroup) -> tuple[Member, ...]:
 
 
 def _gradient_scores(
-    model: nn.Module, groups: Mapping[str, ChannelGroup], batches: Sequence, loss: Loss
+    model: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    batch: tuple[Tensor, Tensor],
+    loss: Loss,
 ) -> dict[str, Scores]:
     names = {f"{m.module}.weight" for group in groups.values() for m in group.producers}
     names |= {f"{m.module}.weight" for group in groups.values() for m in group.norms}
-    steps = parameter_gradients(model, batches, loss, sorted(names))
+    (step,) = parameter_gradients(model, [batch], loss, sorted(names))
     found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS}
     for group in groups.values():
-        squares, sums, scales = [], [], []
-        for step in steps:
-            pairs = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.producers]
-            squares.append(
-                sum_of(per_unit(formulas.taylor_weight(w, g), m, group.size) for m, w, g in pairs)
-            )
-            together = sum_of(
-                per_unit((w * g).flatten(1).sum(1), m, group.size) for m, w, g in pairs
-            )
-            sums.append(together.square())
-            behind = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.norms]
-            if behind:
-                scale = sum_of(per_unit(w * g, m, group.size) for m, w, g in behind)
-                scales.append(scale.square())
-        found["Taylor weights"][group.name] = torch.stack(squares).mean(0)
-        found["weights as a group"][group.name] = torch.stack(sums).mean(0)
+        pairs = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.producers]
+        found["Taylor weights"][group.name] = sum_of(
+            per_unit(formulas.taylor_weight(w, g), m, group.size) for m, w, g in pairs
+        )
+        together = sum_of(per_unit((w * g).flatten(1).sum(1), m, group.size) for m, w, g in pairs)
+        found["weights as a group"][group.name] = together.square()
+        behind = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.norms]
         found["Taylor scale"][group.name] = (
-            torch.stack(scales).mean(0) if scales else torch.zeros(group.size)
+            sum_of(per_unit(w * g, m, group.size) for m, w, g in behind).square()
+            if behind
+            else torch.zeros(group.size)
         )
     return found
 
 
 def _output_scores(
-    model: nn.Module, groups: Mapping[str, ChannelGroup], batches: Sequence, loss: Loss
+    model: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    batch: tuple[Tensor, Tensor],
+    loss: Loss,
 ) -> Scores:
     for group in groups.values():
         if len(group.sites) > 1:
             raise ValueError(
                 f"Taylor output needs groups with one place; {group.name!r} has {len(group.sites)}"
             )
-    found: dict[str, list[Tensor]] = {name: [] for name in groups}
-    for images, labels in batches:
-        maps: dict[str, Tensor] = {}
-        with ExitStack() as stack, torch.enable_grad():
-            for name, group in groups.items():
-                module = model.get_submodule(group.sites[0].module)
-                handle = module.register_forward_hook(partial(_keep_map, maps, name))
-                stack.callback(handle.remove)
-            value = finite("loss", loss(model(images), labels))
-        for (name, seen), slope in zip(maps.items(), gradients(value, maps), strict=True):
-            member = (groups[name].norms or groups[name].producers)[0]
-            score = formulas.taylor_output(seen.detach(), slope)
-            found[name].append(per_unit(score, member, groups[name].size))
-    return {name: torch.stack(steps).mean(0) for name, steps in found.items()}
+    images, labels = batch
+    found: Scores = {}
+    maps: dict[str, Tensor] = {}
+    with ExitStack() as stack, torch.enable_grad():
+        for name, group in groups.items():
+            module = model.get_submodule(group.sites[0].module)
+            handle = module.register_forward_hook(partial(_keep_map, maps, name))
+            stack.callback(handle.remove)
+        value = finite("loss", loss(model(images), labels))
+    for (name, seen), slope in zip(maps.items(), gradients(value, maps), strict=True):
+        member = (groups[name].norms or groups[name].producers)[0]
+        score = formulas.taylor_output(seen.detach(), slope)
+        found[name] = per_unit(score, member, groups[name].size)
+    return found
 
 
 def _keep_map(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.quantize.genie.quantizers import (
     MODES,
     ActivationQuantizer,
@@ -305,34 +306,57 @@ def _adds(node: fx.Node) -> bool:
     ) == 2
 
 
-def calibrate(network: QuantizedNetwork, images: Tensor) -> QuantizedNetwork:
+def calibrate(network: QuantizedNetwork, images: Tensor | Batches | Source) -> QuantizedNetwork:
     """Find the steps of all activations that have none yet on a batch of images, and return the
     network.
 
     With mode "nearest" that is all there is to do: round to nearest.
 
+    Args:
+        network: made by `quantize`.
+        images: one batch, as the network takes it; or batches of your own, with or without labels,
+            of which the first is taken.
+
     Raises:
         ValueError: images that the network does not take, or that are not finite.
     """
+    images = taken(network, images)
     check_images(network, images)
     with torch.no_grad():
         network(images)
     return network
 
 
+def taken(
+    network: QuantizedNetwork, images: Tensor | Batches | Source, count: int | None = None
+) -> Tensor:
+    """A tensor as it is; of batches the inputs of the first `count` examples, or the first batch.
+
+    Raises:
+        ValueError: it is neither a tensor nor batches of tensors.
+    """
+    if isinstance(images, Tensor):
+        return images
+    batches = images if isinstance(images, Batches) else Batches(images)
+    batches = batches.without_labels().on(network.original)
+    return batches.first()[0] if count is None else batches.take(count)
+
+
 def check_images(network: QuantizedNetwork, images: Any, batch_size: int = 1) -> None:
-    """Raise ValueError unless `images` is a float batch (n, channels, height, width) that suits."""
+    """Raise ValueError unless `images` is a float batch (n, ...) that suits."""
     like = next(network.original.parameters())
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
+    first = network.original.get_submodule(network.table[0].layer)
+    of_images = isinstance(first, nn.Conv2d)
+    suits = isinstance(images, Tensor) and (images.dim() == 4 if of_images else images.dim() > 1)
+    if not suits or not images.is_floating_point():
         given = (
             f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
         )
         raise ValueError(
-            "calibration images must be a float tensor (n, channels, height, width), normalised "
-            f"as the network takes them; got {given}"
+            "calibration images must be a float tensor (n, channels, height, width), normalised as "
+            f"the network takes them, or (n, ...) of a network of other inputs; got {given}"
         )
-    first = network.original.get_submodule(network.table[0].layer)
-    if isinstance(first, nn.Conv2d) and images.shape[1] != first.in_channels:
+    if of_images and images.shape[1] != first.in_channels:
         raise ValueError(
             f"calibration images must have {first.in_channels} channels; got {images.shape[1]}"
         )

@@ -18,9 +18,10 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.models import sound
 from smallnets.quantize.adaround import beta_schedule
-from smallnets.quantize.genie.network import QuantizedNetwork, check_images
+from smallnets.quantize.genie.network import QuantizedNetwork, check_images, taken
 from smallnets.quantize.genie.quantizers import (
     LEARNS_BITS,
     LEARNS_STEP,
@@ -115,28 +116,33 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 
 def reconstruct(
     network: QuantizedNetwork,
-    images: Tensor,
+    images: Tensor | Batches | Source,
     settings: ReconstructionSettings = ReconstructionSettings(),
     *,
     unit: str = "block",
     only: Sequence[str] | None = None,
     seed: int = 0,
+    count: int = 1024,
     progress: bool = False,
 ) -> list[UnitHistory]:
     """Learn a quantised network's rounding and steps, part by part, in place.
 
     Args:
         network: made by `quantize`.
-        images: (n, channels, height, width), made or real, as the network takes them.
+        images: (n, channels, height, width), made or real, as the network takes them. Or batches
+            of your own, with or without labels, of which the first `count` examples are held in
+            memory, as is what every part makes of them.
         settings: how.
         unit: "block", "layer" or "model", see `find_units`.
         only: names of the units to learn; the others are rounded as they start. None is all.
         seed: of the order of images and of QDrop's coins.
+        count: examples that are taken of batches; the paper's number.
         progress: whether to show a bar.
 
     Raises:
         ValueError: unsuitable or too few images, or a unit that does not exist.
     """
+    images = taken(network, images, count)
     check_images(network, images, settings.batch_size)
     units = network.units(unit)
     if only is not None:

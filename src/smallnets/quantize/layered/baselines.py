@@ -8,13 +8,14 @@
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.quantize.dorefa import dorefa_activations, dorefa_weights
 from smallnets.quantize.layered.codes import NESTED, check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer
@@ -209,13 +210,14 @@ def truncated(network: LayeredNetwork, widths: Sequence[int]) -> LayeredNetwork:
 
 
 def recalibrate_width(
-    network: LayeredNetwork, batches: Iterable[Tensor], bits: int | None = None
+    network: LayeredNetwork, batches: Batches | Source, bits: int | None = None
 ) -> LayeredNetwork:
     """Give the BatchNorm of a width the statistics of some images, in place.
 
     Args:
         network: layered, or read from a file.
-        batches: images (n, channels, height, width), prepared as for training.
+        batches: inputs (n, ...), prepared as for training, or pairs of them and labels, see
+            `smallnets.surgery.recalibrate`.
         bits: the width; that of the moment by default. An untrained width borrows the BatchNorm of
             the next higher trained one, which then changes.
     """

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.quantize.layered.combine import SOLVED, gram_matrix, rule
 from smallnets.quantize.layered.losses import check_mode, next_teacher, width_loss
 from smallnets.quantize.layered.network import LayeredNetwork
-from smallnets.training import Batch, TrainSettings, fit
+from smallnets.training import Batch, TrainSettings, check_networks, fit
 from smallnets.training.checkpoint import History
 
 
@@ -151,7 +151,7 @@ def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 def train_once(
     network: LayeredNetwork,
-    dataset: Dataset,
+    dataset: TrainingData,
     settings: TrainSettings,
     *,
     seed: int,
@@ -164,18 +164,23 @@ def train_once(
     Args:
         network: from `to_layered`; its activation steps start here from the first images, unless
             they have.
-        dataset, seed, cache_dir, label: as for `smallnets.training.fit`.
+        dataset, seed, cache_dir, label: as for `smallnets.training.fit`. Of batches of your own the
+            first starts the steps.
         settings: how to train. Its weight decay acts on shared weights only.
         objective: loss of the widths, and how they are combined. Its gradients are taken width by
             width in one process, so it does not train across several.
     """
-    if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
-        network.start(dataset.normalise(dataset.x_train[: settings.batch_size]))
+    data = as_batches(dataset)
     objective.check(len(network.widths))
+    if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
+        network.start(
+            data.glance(settings.batch_size) if isinstance(data, Dataset) else data.first()[0]
+        )
+    data = data.of_classes(check_networks({"network": network}, data.glance(), data.num_classes))
     objective = replace(objective, decay=settings.weight_decay)
     plain = replace(settings, weight_decay=0.0)
     history = fit(
-        network, dataset, plain, seed=seed, objective=objective, cache_dir=cache_dir, label=label
+        network, data, plain, seed=seed, objective=objective, cache_dir=cache_dir, label=label
     )
     network.clamp_steps()
     return history

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.data import Batches, TrainingData, as_batches
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.pool import Pool, Table, same_pool
-from smallnets.training import Batch, TrainSettings, fit
+from smallnets.training import Batch, TrainSettings, check_network, fit, teaching
 
 REDUCTIONS = ("mean", "sum")
 
@@ -96,7 +96,7 @@ class LayerwiseDistillation:
 def distil_candidates(
     layered: ReplaceableLayers,
     pool: Pool,
-    dataset: Dataset,
+    dataset: TrainingData,
     settings: TrainSettings,
     *,
     seed: int,
@@ -107,9 +107,10 @@ def distil_candidates(
     """Train all candidates in place, each against the teacher's layer on the teacher's input.
 
     Args:
-        layered: the teacher; its weights and statistics stay as they are, bit for bit.
+        layered: the teacher; it stays as it is, bit for bit, in its mode and place.
         pool: its candidates.
-        dataset: its training images are used, and no label.
+        dataset: its training images are used, and no label; or batches of your own, with or
+            without labels, see `fit`.
         settings: of the training. Weight decay would shrink candidates whose loss is small.
         seed: of the order of images and their augmentation.
         reduction: see `feature_loss`.
@@ -120,33 +121,35 @@ def distil_candidates(
         The mean loss of every trained candidate in the last epoch, 0 for teacher and identity.
 
     Raises:
-        ValueError: the pool does not fit the layers or has nothing to train.
+        ValueError: the pool does not fit the layers or has nothing to train, or the teacher does
+            not take the inputs; and as `fit`.
     """
     same_pool(layered, pool)
     if not any(True for _ in pool.parameters()):
         raise ValueError("the pool must have a candidate with weights to train; it has none")
-    teacher = layered.network.eval()
+    data = as_batches(dataset)
+    data = data.without_labels() if isinstance(data, Batches) else data
+    check_network("teacher", layered.network, data.glance())
     objective = LayerwiseDistillation(layered, reduction)
     parts = [pool] if together else [pool.part([pair]) for pair in pool.pairs]
     losses = [np.zeros(len(names)) for names in pool.names]
-    teacher.to(settings.accelerator)
     for number, part in enumerate(parts):
         if not any(True for _ in part.parameters()):
             continue  # an identity has nothing to learn
-        history = fit(
-            part,
-            dataset,
-            settings,
-            seed=seed,
-            objective=objective,
-            cache_dir=cache_dir,
-            label="candidates",
-        )
+        with teaching([layered.network], settings.accelerator):
+            history = fit(
+                part,
+                data,
+                settings,
+                seed=seed,
+                objective=objective,
+                cache_dir=cache_dir,
+                label="candidates",
+            )
         last = {key: value for key, value in history[-1].items() if key != "loss"}
         for key, value in last.items():
             layer, choice = map(int, key.split("/"))
             choice = choice if together else pool.pairs[number][1]
             if any(True for _ in pool.rows[layer][choice - 1].parameters()):
                 losses[layer][choice] = value
-    teacher.to("cpu")
     return losses

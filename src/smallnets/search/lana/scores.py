@@ -5,7 +5,7 @@
 The sum of these numbers predicts the loss of a network with several replacements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.batches import Batches, Source
 from smallnets.losses import kl_divergence
 from smallnets.measure import evaluating
 from smallnets.search.lana.candidates import feature_loss
 from smallnets.search.lana.layers import ReplaceableLayers, Replay
 from smallnets.search.lana.pool import Pool, Table, check_choices
-from smallnets.search.lana.tuning import batch_statistics
+from smallnets.search.lana.tuning import batch_statistics, labelled
 
 SCORES = ("loss", "accuracy", "kl", "mse")
 
@@ -27,8 +28,8 @@ SCORES = ("loss", "accuracy", "kl", "mse")
 def score_pool(
     layered: ReplaceableLayers,
     pool: Pool,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Batches | Source,
+    y: Tensor | None = None,
     *,
     batch_size: int = 250,
     recalibrate: bool = False,
@@ -41,10 +42,13 @@ def score_pool(
     Args:
         layered: the teacher.
         pool: its candidates; all run in evaluation mode.
-        x: inputs as the network takes them, normalised; training images, not test images.
+        x: inputs as the network takes them, normalised; training images, not test images. Or
+            batches (inputs, labels) of your own, without `y`.
         y: labels (n,).
-        batch_size: inputs a pass; does not change the result beyond rounding.
-        recalibrate: take BatchNorm statistics of the inputs (all in one pass) everywhere.
+        batch_size: inputs a pass; does not change the result beyond rounding. Batches of your own
+            keep their size.
+        recalibrate: take BatchNorm statistics of the inputs (all in one pass; of your own batches
+            those of each) everywhere.
 
     Returns:
         "loss": cross-entropy minus the teacher's; "accuracy": what is lost of it, in [-1, 1]; "kl":
@@ -55,15 +59,23 @@ def score_pool(
         ValueError: there are no inputs, or labels do not fit.
     """
     checks.whole("batch_size", batch_size, 1)
-    if len(x) == 0 or len(x) != len(y):
+    batches: Iterable[tuple[Tensor, Tensor]]
+    total = 1 if y is None else len(y)
+    if y is None or not isinstance(x, Tensor):
+        batches = labelled(x, y).on(layered.network)
+    elif len(x) == 0 or len(x) != len(y):
         raise ValueError(
             f"x and y must be equally many and at least one; got {len(x)} and {len(y)}"
         )
+    else:
+        batch_size = len(x) if recalibrate else batch_size
+        batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
     tables = {kind: [np.zeros(len(names)) for names in pool.names] for kind in SCORES}
     mode = batch_statistics if recalibrate else evaluating
-    batch_size = len(x) if recalibrate else batch_size
+    count = 0
     with mode(layered.network), mode(pool), torch.no_grad():
-        for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        for images, labels in batches:
+            count += len(labels)
             seen = layered.passed(images)
             before = _sums(seen.logits, seen.logits, labels)
             replays = {i: Replay(output) for i, output in enumerate(seen.outputs)}
@@ -74,7 +86,9 @@ def score_pool(
                     after = _sums(network(images), seen.logits, labels)
                 error = feature_loss(output, seen.outputs[layer]).item() * len(images)
                 for kind, value in zip(SCORES, (*(after - before), error), strict=True):
-                    tables[kind][layer][choice] += value / len(x)
+                    tables[kind][layer][choice] += value / total
+    if y is None:
+        tables = {kind: [row / count for row in rows] for kind, rows in tables.items()}
     return tables
 
 

@@ -19,11 +19,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.data import Dataset
+from smallnets.batches import Batches, Source
+from smallnets.data import TrainingData, as_batches
 from smallnets.losses import check_pair, kl_divergence
-from smallnets.measure import accuracy, evaluating, negative_log_likelihood, predict
+from smallnets.measure import (
+    accuracy,
+    evaluating,
+    negative_log_likelihood,
+    predict,
+)
 from smallnets.surgery import batch_norms
-from smallnets.training import Batch, TrainSettings, fit
+from smallnets.training import (
+    Batch,
+    TrainSettings,
+    check_apart,
+    check_networks,
+    fit,
+    teaching,
+)
 
 
 def tuning_loss(
@@ -84,7 +97,7 @@ class FineTuning:
 def fine_tune(
     student: nn.Module,
     teacher: nn.Module,
-    dataset: Dataset,
+    dataset: TrainingData,
     settings: TrainSettings,
     *,
     seed: int,
@@ -96,20 +109,31 @@ def fine_tune(
 
     Args:
         student: starts from the candidates' weights.
-        teacher: stays as it is.
-        dataset: its training part is used.
+        teacher: stays as it is, in its mode and place.
+        dataset: its training part is used; or batches (inputs, labels) of your own, see `fit`.
         settings: of the training.
         seed: of the order of images and their augmentation.
         alpha, temperature: of `tuning_loss`; alpha 0 is training on labels alone.
         cache_dir: folder for the finished training.
+
+    Raises:
+        ValueError: a network does not take the inputs, or they have different classes or share
+            parameters; numbers are out of range; and as `fit`.
     """
-    teacher.eval().to(settings.accelerator)
-    history = fit(
-        student, dataset, settings, seed=seed, objective=FineTuning(teacher, alpha, temperature),
-        cache_dir=cache_dir, label="tuned",
-    )  # fmt: skip
-    teacher.to("cpu")
-    return history
+    data, objective = as_batches(dataset), FineTuning(teacher, alpha, temperature)
+    both = {"teacher": teacher, "student": student}
+    data = data.of_classes(check_networks(both, data.glance(), data.num_classes))
+    check_apart(student, teacher)
+    with teaching([teacher], settings.accelerator):
+        return fit(
+            student,
+            data,
+            settings,
+            seed=seed,
+            objective=objective,
+            cache_dir=cache_dir,
+            label="tuned",
+        )
 
 
 @contextmanager
@@ -132,14 +156,45 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
                 norm.track_running_stats = tracked
 
 
+def labelled(x: Tensor | Batches | Source, y: Tensor | None) -> Batches:
+    """Batches (inputs, labels) that were given in the place of inputs `x` and labels `y`.
+
+    Raises:
+        ValueError: inputs without labels, or labels besides batches.
+    """
+    if isinstance(x, Tensor) or y is not None:
+        raise ValueError(
+            "give inputs and labels as two tensors, or batches (inputs, labels) alone; "
+            f"got {type(x).__name__} and {type(y).__name__}"
+        )
+    return x if isinstance(x, Batches) else Batches(x)
+
+
 def evaluate_network(
-    network: nn.Module, x: Tensor, y: Tensor, *, recalibrate: bool = False
+    network: nn.Module,
+    x: Tensor | Batches | Source,
+    y: Tensor | None = None,
+    *,
+    recalibrate: bool = False,
 ) -> dict[str, float]:
     """ "loss" (cross-entropy) and "accuracy" of a network on inputs as it takes them.
 
-    With `recalibrate`, all inputs are one batch and BatchNorm uses its statistics.
+    Args:
+        network: left as it is.
+        x: inputs (n, ...); or batches (inputs, labels) of your own, without `y`.
+        y: labels (n,).
+        recalibrate: all inputs are one batch and BatchNorm uses its statistics; with batches of
+            your own, of every batch those of that batch.
+
+    Raises:
+        ValueError: there are no inputs, or inputs without labels.
     """
-    if recalibrate:
+    if y is None or not isinstance(x, Tensor):
+        batches = labelled(x, y).on(network)
+        with batch_statistics(network) if recalibrate else evaluating(network), torch.no_grad():
+            pairs = [(network(part).float().cpu(), labels.cpu()) for part, labels in batches]
+        logits, y = (torch.cat(side) for side in zip(*pairs, strict=True))
+    elif recalibrate:
         with batch_statistics(network), torch.no_grad():
             logits = network(x).float()
     else:

@@ -120,7 +120,7 @@ def data_policies(
         foreign = foreign_images(
             dataset, load(settings.foreign, train=settings.foreign_images, test=1)
         )
-    views = policies(dataset, settings.training.augmentation, made, foreign, settings.share)
+    views = policies(dataset, settings.training.view, made, foreign, settings.share)
     results: Measures = {}
     for name in [one for one in views if settings.views is None or one in settings.views]:
         if name == "baseline":

@@ -62,7 +62,7 @@ def train_from_starts(
     random_init = build_network(settings.network, dataset, seed, norm=settings.near_norm)
     first = build_network(settings.network, dataset, teacher_seed(seed, 0), norm=settings.near_norm)
     size = settings.training.batch_size
-    batches = seen_images(dataset, settings.training.augmentation, size).split(size)
+    batches = seen_images(dataset, settings.training.view, size).split(size)
 
     def start(lam: float) -> nn.Module:
         return recalibrate(between(teacher, random_init, lam), batches, reset=False)
@@ -132,7 +132,7 @@ def landscapes(
     """
     teacher, found = train_from_starts(dataset, settings, seed, cache_dir)
     training = settings.training
-    viewed = seen_images(dataset, training.augmentation, training.batch_size, images)
+    viewed = seen_images(dataset, training.view, training.batch_size, images)
     gap = distillation_gap(teacher, viewed, settings.temperature)
     return {
         name: Landscape(

@@ -81,7 +81,7 @@ class StudentEvaluator:
     """
 
     def __init__(self, teacher: nn.Module, dataset: Dataset, training: TrainSettings) -> None:
-        viewed = seen_images(dataset, training.augmentation, training.batch_size, LOOKED_AT)
+        viewed = seen_images(dataset, training.view, training.batch_size, LOOKED_AT)
         self.images = (dataset.normalise(dataset.x_test), viewed)
         self.labels = dataset.y_test
         self.teacher_logits = [measure.predict(teacher, images) for images in self.images]
@@ -94,9 +94,14 @@ class StudentEvaluator:
             training images under the training's view, in evaluation mode.
         """
         test, viewed = (measure.predict(student, images) for images in self.images)
-        return FidelityMeter().update(self.teacher_logits[0], test, self.labels).compute() | {
+        meter = FidelityMeter().update(
+            student_logits=test, teacher_logits=self.teacher_logits[0], labels=self.labels
+        )
+        return meter.compute() | {
             "train agreement": measure.agreement(self.teacher_logits[1], viewed),
-            "train kl": measure.predictive_kl(self.teacher_logits[1], viewed),
+            "train kl": measure.predictive_kl(
+                student_logits=viewed, teacher_logits=self.teacher_logits[1]
+            ),
         }
 
     def agreement_before(self, start: nn.Module) -> float:

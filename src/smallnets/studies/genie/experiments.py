@@ -222,7 +222,7 @@ def evaluate_quantised(
     return {
         "accuracy": measure.accuracy(logits, dataset.y_test),
         "error": float((got - exact).square().sum() / exact.square().sum()),
-        "KL": measure.predictive_kl(wanted, logits),
+        "KL": measure.predictive_kl(student_logits=logits, teacher_logits=wanted),
     }
 
 

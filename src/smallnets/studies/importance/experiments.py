@@ -161,7 +161,7 @@ def evaluate_estimates(
     batches = scoring_batches(dataset, settings)
     inner = _inner(groups)
     sites = group_sites(inner)
-    base, without = losses_without(network, sites, batches, chunk=copies(batches))
+    base, without = losses_without(network, sites, batches, chunk=copies(batches[0][1]))
     exact = {name: oracle(base, without[name]) for name in inner}
     slopes = per_batch(gate_gradients(network, sites, batches))
     repeated = {
