@@ -11,7 +11,7 @@ from smallnets.measure import macs, parameters
 from smallnets.models import cifar_resnet, convnet
 from smallnets.prune.importance import kept_units
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.pruning import full_masks
+from smallnets.prune.importance.pruning import all_open
 from smallnets.prune.importance.surgery import costs, masked, masks_keeping, remove
 
 # Of every family of torchvision's classification networks the smallest, side of its images, and
@@ -205,4 +205,4 @@ def test_channels_whose_readers_are_not_understood_are_not_removed():
 
 def test_lists_become_masks():
     assert masks_keeping({"conv": [2, 0]}, GROUPS)["conv"].tolist() == [1, 0, 1, 0]
-    assert all(mask.all() for mask in full_masks(GROUPS).values())
+    assert all(mask.all() for mask in all_open(GROUPS).values())

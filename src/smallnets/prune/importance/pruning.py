@@ -26,7 +26,7 @@ from smallnets.training import Batch
 WHILE_TRAINING = ("Taylor FO", *OF_WEIGHTS)
 
 
-def full_masks(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
+def all_open(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
     """Masks of ones for every group."""
     return {name: torch.ones(group.size) for name, group in groups.items()}
 
@@ -90,7 +90,7 @@ def iterative_masks(
         divide: whether scores of shared gates are divided by their number of places.
         least: as in `masks_at_macs`.
     """
-    listed, masks = checked(batches), full_masks(groups)
+    listed, masks = checked(batches), all_open(groups)
     for step in range(1, checks.whole("rounds", rounds, 1) + 1):
         with masked(model, groups, masks):
             found = scores(model, groups, listed, (criterion,))[criterion]
