@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.models.hooks import NOT_CALLED, uncompiled
 from smallnets.prune.importance import criteria as formulas
 from smallnets.prune.importance.derivatives import (
     Loss,
@@ -27,6 +28,7 @@ from smallnets.prune.importance.derivatives import (
     per_batch,
 )
 from smallnets.prune.importance.groups import ChannelGroup, Member, group_sites
+from smallnets.surgery import check_plain
 
 Scores = dict[str, Tensor]  # name of a group -> (units,)
 
@@ -82,7 +84,7 @@ def scores(
     if "Taylor output" in names:
         found["Taylor output"] = _output_scores(model, groups, listed, loss)
     if set(OF_GRADIENTS) & set(names):
-        found |= _gradient_scores(model, groups, listed, loss)
+        found |= _gradient_scores(model, groups, listed, loss, names)
     for name in set(OF_WEIGHTS) & set(names):
         found[name] = weight_scores(model, groups, name, generator)
     return {
@@ -144,8 +146,14 @@ def gate_free_gradients(
     Behind a norm dE/dz = gamma dE/dgamma + beta dE/dbeta; behind a convolution or linear layer it
     is the sum over the filter of w dE/dw, plus b dE/db. Only those parameters' gradients are
     computed.
+
+    Raises:
+        ValueError: a norm without scale, or a layer whose weight is no plain parameter.
     """
     members = {g.name: g.norms or g.producers for g in groups.values()}
+    for one in members.values():
+        for member in one:
+            check_plain(member.module, model.get_submodule(member.module))
     names = [
         f"{member.module}.{kind}"
         for one in members.values()
@@ -186,10 +194,9 @@ def divide_by_sites(found: Scores, groups: Mapping[str, ChannelGroup]) -> Scores
 
 
 def _weight(model: nn.Module, member: Member) -> Tensor:
-    weight = model.get_submodule(member.module).weight
-    if weight is None:
-        raise ValueError(f"norms must have a scale of their own; {member.module!r} has none")
-    return weight.detach()
+    layer = model.get_submodule(member.module)
+    check_plain(member.module, layer)
+    return layer.weight.detach()  # type: ignore[operator, union-attr]
 
 
 def _norms(group: ChannelGroup) -> tuple[Member, ...]:
@@ -199,16 +206,21 @@ def _norms(group: ChannelGroup) -> tuple[Member, ...]:
 
 
 def _gradient_scores(
-    model: nn.Module, groups: Mapping[str, ChannelGroup], batches: Sequence, loss: Loss
+    model: nn.Module,
+    groups: Mapping[str, ChannelGroup],
+    batches: Sequence,
+    loss: Loss,
+    names: Sequence[str],
 ) -> dict[str, Scores]:
-    names = {f"{m.module}.weight" for group in groups.values() for m in group.producers}
-    names |= {f"{m.module}.weight" for group in groups.values() for m in group.norms}
-    steps = parameter_gradients(model, batches, loss, sorted(names))
-    found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS}
+    scaled = "Taylor scale" in names
+    members = [m for g in groups.values() for m in (*g.producers, *(g.norms if scaled else ()))]
+    weights = {f"{m.module}.weight": _weight(model, m) for m in members}
+    steps = parameter_gradients(model, batches, loss, sorted(weights))
+    found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS if scaled or "weight" in name}
     for group in groups.values():
         squares, sums, scales = [], [], []
         for step in steps:
-            pairs = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.producers]
+            pairs = [(m, *_pair(m, weights, step)) for m in group.producers]
             squares.append(
                 sum_of(per_unit(formulas.taylor_weight(w, g), m, group.size) for m, w, g in pairs)
             )
@@ -216,16 +228,24 @@ def _gradient_scores(
                 per_unit((w * g).flatten(1).sum(1), m, group.size) for m, w, g in pairs
             )
             sums.append(together.square())
-            behind = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.norms]
-            if behind:
+            if scaled and group.norms:
+                behind = [(m, *_pair(m, weights, step)) for m in group.norms]
                 scale = sum_of(per_unit(w * g, m, group.size) for m, w, g in behind)
                 scales.append(scale.square())
         found["Taylor weights"][group.name] = torch.stack(squares).mean(0)
         found["weights as a group"][group.name] = torch.stack(sums).mean(0)
-        found["Taylor scale"][group.name] = (
-            torch.stack(scales).mean(0) if scales else torch.zeros(group.size)
-        )
+        if scaled:
+            found["Taylor scale"][group.name] = (
+                torch.stack(scales).mean(0) if scales else torch.zeros(group.size)
+            )
     return found
+
+
+def _pair(
+    member: Member, weights: Mapping[str, Tensor], step: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    name = f"{member.module}.weight"
+    return weights[name], step[name]
 
 
 def _output_scores(
@@ -239,12 +259,16 @@ def _output_scores(
     found: dict[str, list[Tensor]] = {name: [] for name in groups}
     for images, labels in batches:
         maps: dict[str, Tensor] = {}
-        with ExitStack() as stack, torch.enable_grad():
+        places = [group.sites[0].module for group in groups.values()]
+        with ExitStack() as stack, torch.enable_grad(), uncompiled(model, places):
             for name, group in groups.items():
                 module = model.get_submodule(group.sites[0].module)
                 handle = module.register_forward_hook(partial(_keep_map, maps, name))
                 stack.callback(handle.remove)
             value = finite("loss", loss(model(images), labels))
+        for name in groups:
+            if name not in maps:
+                raise ValueError(f"{name!r} {NOT_CALLED}")
         for (name, seen), slope in zip(maps.items(), gradients(value, maps), strict=True):
             member = (groups[name].norms or groups[name].producers)[0]
             score = formulas.taylor_output(seen.detach(), slope)
@@ -255,5 +279,7 @@ def _output_scores(
 def _keep_map(
     maps: dict[str, Tensor], name: str, _: nn.Module, __: object, output: Tensor
 ) -> Tensor:
+    if name in maps:
+        raise ValueError(f"Taylor output needs layers that run once in a pass; {name!r} ran again")
     maps[name] = output
     return output.clone()  # what follows may work in place
