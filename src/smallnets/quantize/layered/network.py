@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -179,9 +180,10 @@ class LayeredNetwork(nn.Module):
             self.network(x)
         finally:
             handle.remove()
-        if hasattr(layer.inputs, "signed"):
-            layer.inputs.signed = signed
-        layer.inputs.start(torch.cat(given))  # type: ignore[union-attr]
+        inputs: Any = layer.inputs
+        if hasattr(inputs, "signed"):
+            inputs.signed = signed
+        inputs.start(torch.cat(given))
 
     def own_parameters(self) -> set[str]:
         """Names of parameters that belong to widths: of quantisers and switchable BatchNorms."""

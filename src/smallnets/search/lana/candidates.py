@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data import Dataset
+from smallnets.measure import evaluating
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.pool import Pool, Table, same_pool
 from smallnets.training import Batch, TrainSettings, fit
@@ -80,7 +81,7 @@ class LayerwiseDistillation:
 
     def __call__(self, pool: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """ "loss", the sum over candidates, and "layer/choice" of each."""
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.teacher.network):
             seen = self.teacher.passed(batch.images)
         terms = {
             f"{layer}/{choice}": feature_loss(output, seen.outputs[layer], self.reduction)
@@ -122,7 +123,7 @@ def distil_candidates(
     same_pool(layered, pool)
     if not any(True for _ in pool.parameters()):
         raise ValueError("the pool must have a candidate with weights to train; it has none")
-    teacher = layered.network.eval()
+    teacher = layered.network
     objective = LayerwiseDistillation(layered, reduction)
     parts = [pool] if together else [pool.part([pair]) for pair in pool.pairs]
     losses = [np.zeros(len(names)) for names in pool.names]

@@ -66,7 +66,7 @@ class FineTuning:
         checks.above("temperature", self.temperature, 0)
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.teacher):
             teacher_logits = self.teacher(batch.images).float()
         student_logits = student(batch.images).float()
         return {
@@ -102,7 +102,7 @@ def fine_tune(
         alpha, temperature: of `tuning_loss`; alpha 0 is training on labels alone.
         cache_dir: folder for the finished training.
     """
-    teacher.eval().to(settings.accelerator)
+    teacher.to(settings.accelerator)
     history = fit(
         student, dataset, settings, seed=seed, objective=FineTuning(teacher, alpha, temperature),
         cache_dir=cache_dir, label="tuned",
