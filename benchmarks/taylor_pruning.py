@@ -35,7 +35,7 @@ def main() -> None:
 
     def ours() -> torch.nn.Module:
         found = ie.channel_groups(network, example)
-        masks, _ = ie.select(our_scores(), ie.full_masks(found), int(SHARE * units))
+        masks, _ = ie.select(our_scores(), ie.all_open(found), int(SHARE * units))
         return ie.remove(network, found, masks, example)
 
     theirs = torch_pruning.importance.TaylorImportance(normalizer=None)

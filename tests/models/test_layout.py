@@ -17,7 +17,7 @@ from smallnets.data import Augmentation, Dataset
 from smallnets.distill.matching import Matching, match
 from smallnets.models import cifar_resnet, convnet, memory_format, sound
 from smallnets.models.layout import narrow_strided, without_avx512
-from smallnets.prune.importance import channel_groups, full_masks, remove
+from smallnets.prune.importance import all_open, channel_groups, remove
 from smallnets.prune.importance.derivatives import parameter_gradients
 from smallnets.quantize.layered import to_layered, train_once
 from smallnets.training import TrainSettings, fit, seeded
@@ -74,7 +74,7 @@ def pruned():
     """A network of eight channels a stage, whose shortcuts pruning has made narrow."""
     network, example = cifar_resnet(8, 4, width=8), torch.randn(2, 3, 8, 8)
     groups = channel_groups(network, example)
-    masks = full_masks(groups)
+    masks = all_open(groups)
     name = next(name for name, group in groups.items() if masks[name].numel() == 8)
     masks[name][:3] = 0
     return remove(network, groups, masks, example)

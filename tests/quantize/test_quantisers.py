@@ -364,3 +364,76 @@ def test_wrong_inputs_get_one_line(call: Callable[[], object], message: str) -> 
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+TINY = torch.tensor([[1e-44, 0.0, 1e-44], [-1e-42, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 2.0, -3.0]])
+GRIDS = {
+    "affine": lambda w, one: affine_grid(w, 8, one),
+    "symmetric": lambda w, one: (symmetric_grid(w, 8, one), 128),
+    "searched": lambda w, one: search_grid(w, 8, per_channel=one, ratios=20),
+    "searched, symmetric": lambda w, one: search_grid(w, 8, symmetric=True, per_channel=one),
+    "searched, 16 bits": lambda w, one: search_grid(w, 16, per_channel=one, zero_in_range=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:channels")
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_steps_are_above_zero_and_what_is_read_back_is_finite(name: str, kind: torch.dtype) -> None:
+    for rows in (TINY, TINY[:1], TINY[1:2], TINY[:2]):
+        for one in (True, False):
+            w = rows.to(kind)
+            step, zero = GRIDS[name](w, one)
+            high = 2**16 - 1 if "16" in name else 255
+            back = dequantize(nearest_codes(w, step, 0, high, zero), step, zero)
+            assert bool((step > 0).all())
+            assert bool(step.isfinite().all())
+            assert bool(back.isfinite().all())
+            assert float((back - w).abs().max()) <= 0.05, "next to nothing is stored as zeros"
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_grids_of_values_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="only finite ones"):
+        GRIDS[name](torch.tensor([[1.0, value]]), True)
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if name != "symmetric"])
+def test_ranges_that_are_not_finite_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^the range of a grid must be a finite torch.float32; g"):
+        GRIDS[name](torch.tensor([[3e38, -3e38]]), True)
+
+
+def test_a_search_whose_errors_overflow_keeps_the_whole_range() -> None:
+    step, zero = search_grid(torch.tensor([[1e20, -3e20]]), 8)
+    assert float(step) == pytest.approx(4e20 / 255)
+    assert float(zero) == 191
+
+
+INFINITE = torch.tensor([[1.0, torch.inf]])
+DENORMAL = torch.full((1, 3), 1e-45)
+REFUSED = {
+    "LSQ, infinite": (lambda: lsq_start(INFINITE, 7), "LSQ starts a step from finite values"),
+    "LSQ, denormal": (lambda: lsq_start(DENORMAL, 127, True), "LSQ cannot start a step from zero"),
+    "PACT, infinite": (lambda: pact(INFINITE, torch.tensor(torch.inf), 4), "alpha must be one num"),
+    "PACT, denormal": (lambda: pact(INFINITE, torch.tensor(1e-44), 4), "alpha must be one number"),
+    "DoReFa": (lambda: dorefa_weights(INFINITE, 4), "DoReFa needs finite weights"),
+    "DoReFa, gradients": (
+        lambda: dorefa_gradients(INFINITE, 4, torch.zeros(1, 2)),
+        "DoReFa needs finite gradients",
+    ),
+    "powers of two": (lambda: power_of_two(INFINITE, 4), "powers of two need finite weights"),
+    "powers of two, bits": (lambda: power_of_two(torch.ones(2), 33), "bits must be between 2 and"),
+    "ternary": (lambda: twn(INFINITE), "ternary weights need finite ones"),
+    "ternary, denormal": (lambda: twn(DENORMAL, per_filter=True), "ternary weights need finite on"),
+    "best ternary": (lambda: best_ternary(INFINITE), "ternary weights need finite ones"),
+    "binary": (lambda: binary_weights(INFINITE), "binary weights need finite ones"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_finite_grid_is_refused(name: str) -> None:
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        call()

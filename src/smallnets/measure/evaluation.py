@@ -22,12 +22,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     wake.
     """
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    if any(mode for _, mode in modes):
+        model.eval()
     try:
         yield
     finally:
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...], batch: int = 1) -> Tensor:

@@ -1,11 +1,12 @@
 """Looking inside a network: the outputs of named submodules, kept as the network runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from smallnets.models.hooks import Recorder
 
 
 class FeatureTap:
@@ -17,7 +18,9 @@ class FeatureTap:
 
     The tap listens from its construction until the `with` block ends, however it ends, or `close`
     is called. The features belong to the latest forward pass and are part of its graph, so
-    gradients flow through them. A copy of the network made meanwhile is not listened to.
+    gradients flow through them. They are what the layers gave, whatever the network does to them
+    afterwards: what it is about to overwrite is copied first, and nothing else is. A copy of the
+    network made meanwhile is not listened to.
 
     Args:
         model: any module; wrapping it in another one does no harm.
@@ -25,8 +28,9 @@ class FeatureTap:
             submodules that return a tensor.
 
     Raises:
-        ValueError: if there are no names or a name is not a submodule; the message lists the
-            submodules.
+        ValueError: if there are no names or a name is not a submodule (the message lists the
+            submodules), if the network is compiled or scripted, so that nothing can listen to it,
+            or, in a pass, if a submodule returns something else than a tensor.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
@@ -36,37 +40,22 @@ class FeatureTap:
             given = ", ".join(map(repr, unknown)) or "none"
             raise ValueError(f"names must be among {', '.join(modules)}; got {given}")
         self.names = tuple(names)
-        self._features: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = [
-            modules[name].register_forward_hook(self._keep(name, modules[name]))
-            for name in self.names
-        ]
-
-    def _keep(self, name: str, module: nn.Module) -> Callable[[nn.Module, Any, Tensor], None]:
-        features = self._features
-
-        def hook(called: nn.Module, inputs: Any, output: Tensor) -> None:
-            if called is module:  # copy.deepcopy copies hooks too: a copy must not overwrite
-                features[name] = output
-
-        return hook
+        self._recorder = Recorder(model, self.names)
 
     @property
     def features(self) -> dict[str, Tensor]:
         """The latest output of every name, in the order of `names`.
 
         Raises:
-            RuntimeError: if a named submodule has not run yet.
+            RuntimeError: if the network has not run yet.
+            ValueError: if it ran without calling a named submodule, or called it more than once, or
+                what a submodule gave has been overwritten since the pass.
         """
-        missing = [name for name in self.names if name not in self._features]
-        if missing:
-            raise RuntimeError(f"no features of {', '.join(missing)} yet: run the network first")
-        return {name: self._features[name] for name in self.names}
+        return self._recorder.tensors(self.names)
 
     def close(self) -> None:
         """Stop listening. What was kept stays readable."""
-        for handle in self._handles:
-            handle.remove()
+        self._recorder.close()
 
     def __enter__(self) -> Self:
         return self

@@ -25,8 +25,14 @@ def sign(x: Tensor, clip: float | None = 1.0) -> Tensor:
 
 def filter_scale(w: Tensor) -> Tensor:
     """Return the mean size of every filter's weights, (filters, 1, ...), the best least-squares
-    factor of their signs (XNOR-Net, equation 6)."""
-    return w.abs().mean(dim=tuple(range(1, w.dim())), keepdim=True)
+    factor of their signs (XNOR-Net, equation 6).
+
+    Raises ValueError for weights that are not finite.
+    """
+    scale = w.abs().mean(dim=tuple(range(1, w.dim())), keepdim=True)
+    if not bool(scale.isfinite().all()):
+        raise ValueError(f"binary weights need finite ones; got shape {tuple(w.shape)}")
+    return scale
 
 
 def binary_weights(w: Tensor) -> Tensor:

@@ -29,9 +29,11 @@ def dorefa_weights(w: Tensor, bits: int, scale: str = "unit") -> Tensor:
     _, high = integer_range(bits, signed=False)
     squashed = w.tanh()
     largest = squashed.abs().max()
-    if not bool(largest > 0):
-        raise ValueError(f"DoReFa needs a weight that is not 0; got shape {tuple(w.shape)}")
     mean = w.detach().abs().mean()
+    if not bool((largest > 0) & mean.isfinite()):
+        raise ValueError(
+            f"DoReFa needs finite weights, and one that is not 0; got shape {tuple(w.shape)}"
+        )
     if bits == 1 and scale != "mean":
         return mean * sign(w / mean, clip=None)
     if scale == "largest":
@@ -55,10 +57,15 @@ def dorefa_gradients(gradient: Tensor, bits: int, noise: Tensor) -> Tensor:
     Args:
         gradient: (n, ...).
         noise: like `gradient`, uniform in [-1/2, 1/2]: it makes the rounding unbiased.
+
+    Raises:
+        ValueError: a gradient that is not finite.
     """
     _, high = integer_range(bits, signed=False)
     dims = tuple(range(1, gradient.dim()))
     span = 2 * gradient.abs().amax(dims, keepdim=True)
+    if not bool(span.isfinite().all()):
+        raise ValueError(f"DoReFa needs finite gradients; got shape {tuple(gradient.shape)}")
     safe = torch.where(span > 0, span, torch.ones_like(span))
     unit = (gradient / safe + 0.5 + noise / high).clamp(0, 1)
     return span * (torch.round(unit * high) / high - 0.5)

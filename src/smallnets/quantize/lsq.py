@@ -7,7 +7,7 @@ from torch import Tensor
 
 from smallnets.checks import at_least, whole
 from smallnets.quantize.rounding import scale_gradient
-from smallnets.quantize.uniform import fake_quantize
+from smallnets.quantize.uniform import fake_quantize, usable
 
 
 def lsq(
@@ -27,15 +27,19 @@ def lsq(
 def lsq_start(x: Tensor, high: int, per_channel: bool = False) -> Tensor:
     """Return the first step, 2 mean|x| / sqrt(high): () or (channels, 1, ...) (section 2.1).
 
-    Raises ValueError if `x`, or one of its channels, is zero throughout: a step must be above 0.
+    Raises ValueError if `x`, or one of its channels, is zero throughout (or next to that: a step
+    must be above 0), or holds something that is not finite.
     """
     whole("high", high, 1)
     dims = tuple(range(1, x.dim())) if per_channel else tuple(range(x.dim()))
     size = x.detach().abs()
     mean = size.mean(dims, keepdim=per_channel) if dims else size
-    if not bool((mean > 0).all()):
+    if not bool(mean.isfinite().all()):
+        raise ValueError(f"LSQ starts a step from finite values; got shape {tuple(x.shape)}")
+    step = 2 * mean / high**0.5
+    if not bool(usable(step).all()):
         raise ValueError(f"LSQ cannot start a step from zeros; got shape {tuple(x.shape)}")
-    return 2 * mean / high**0.5
+    return step
 
 
 def lsq_gradient_factor(elements: int, high: int) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from smallnets.quantize.rounding import integer_range
+from smallnets.quantize.uniform import usable
 
 
 def pact(x: Tensor, alpha: Tensor, bits: int) -> Tensor:
@@ -17,12 +18,15 @@ def pact(x: Tensor, alpha: Tensor, bits: int) -> Tensor:
 
     Args:
         x: activations, any shape.
-        alpha: the clipping level, one number above 0; a parameter, decayed like a weight.
+        alpha: the clipping level, one finite number above 0; a parameter, decayed like a weight.
 
     The gradient to `x` is 1 inside (0, alpha) and 0 elsewhere; to alpha it is 1 from alpha upwards.
+
+    Raises:
+        ValueError: another alpha, or one whose levels are too close to be told apart.
     """
     _, high = integer_range(bits, signed=False)
-    if alpha.numel() != 1 or not bool(alpha > 0):
+    if alpha.numel() != 1 or not bool(usable(alpha.detach() / high)):
         raise ValueError(f"alpha must be one number above 0; got {alpha.tolist()}")
     clipped: Tensor = _Pact.apply(x, alpha, high)
     return clipped

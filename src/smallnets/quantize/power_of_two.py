@@ -8,18 +8,22 @@ import math
 import torch
 from torch import Tensor
 
-from smallnets.checks import whole
+from smallnets.checks import between, whole
 
 
 def power_range(w: Tensor, bits: int) -> tuple[int, int]:
     """Return the exponents n1 >= n2 of the largest and the smallest level (equations 2 and 3).
 
-    n1 = floor(log2(4 max|w| / 3)), n2 = n1 + 1 - 2^(bits - 2); `bits` is at least 2.
+    n1 = floor(log2(4 max|w| / 3)), n2 = n1 + 1 - 2^(bits - 2); `bits` is from 2 to 32.
+
+    Raises ValueError for other bits, and for weights that are zero throughout or not finite.
     """
-    whole("bits", bits, 2)
+    between("bits", whole("bits", bits, 2), 2, 32)
     largest = float(w.detach().abs().max())
-    if not largest > 0:
-        raise ValueError(f"powers of two need a weight that is not 0; got shape {tuple(w.shape)}")
+    if not 0 < largest < math.inf:
+        raise ValueError(
+            f"powers of two need finite weights, and one that is not 0; got {largest:g} as largest"
+        )
     top = math.floor(math.log2(4 * largest / 3))
     return top, top + 1 - 2 ** (bits - 2)
 

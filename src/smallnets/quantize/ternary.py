@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from smallnets.checks import between
+from smallnets.quantize.uniform import usable
 
 
 class Ternary(NamedTuple):
@@ -32,8 +33,10 @@ def twn(w: Tensor, per_filter: bool = False) -> Ternary:
     size = w.detach().abs()
     dims = tuple(range(1 if per_filter else 0, w.dim()))
     threshold = 0.7 * size.mean(dims, keepdim=per_filter)
-    if not bool((threshold > 0).all()):
-        raise ValueError(f"ternary weights need some that are not 0; got shape {tuple(w.shape)}")
+    if not bool(usable(threshold).all()):
+        raise ValueError(
+            f"ternary weights need finite ones, and some that are not 0; got shape {tuple(w.shape)}"
+        )
     kept = size > threshold
     scale = (size * kept).sum(dims, keepdim=per_filter) / kept.sum(dims, keepdim=per_filter)
     return Ternary(w + (scale * w.sign() * kept - w).detach(), threshold, scale)
@@ -44,7 +47,12 @@ def best_ternary(w: Tensor) -> Ternary:
 
     With the k largest weights kept and their mean as scale the error falls by (their sum)^2 / k;
     all k are tried at once.
+
+    Raises:
+        ValueError: weights that are not finite.
     """
+    if not bool(w.isfinite().all()):
+        raise ValueError(f"ternary weights need finite ones; got shape {tuple(w.shape)}")
     size = w.detach().abs().flatten().sort(descending=True).values
     sums = size.cumsum(0)
     count = int((sums.square() / torch.arange(1, len(size) + 1, device=w.device)).argmax()) + 1

@@ -56,25 +56,31 @@ def affine_grid(x: Tensor, bits: int, per_channel: bool = False) -> tuple[Tensor
     """Return the step and zero point whose 2^bits levels reach from x's minimum to its maximum.
 
     The range always includes 0, so that 0 (of padding, of a ReLU) is a level. Codes run from 0 to
-    2^bits - 1.
+    2^bits - 1. A range too narrow for a step above 0 is stored as zeros.
+
+    Raises:
+        ValueError: values, or a range, that are not finite.
     """
     _, high = integer_range(bits, signed=False)
     least, most = _extremes(_values(x), per_channel)
     least, most = least.clamp(max=0), most.clamp(min=0)
-    step = _nonzero(most - least) / high
+    step = _wide_enough(_width(least, most), high) / high
     return step, -torch.round(least / step)
 
 
 def symmetric_grid(x: Tensor, bits: int, per_channel: bool = False) -> Tensor:
     """Return the step whose codes -(2^(bits-1) - 1) .. 2^(bits-1) - 1 reach x's largest size.
 
-    Raises ValueError for one bit, which leaves the code 0 alone.
+    A range too narrow for a step above 0 is stored as zeros.
+
+    Raises ValueError for one bit, which leaves the code 0 alone, and for values that are not
+    finite.
     """
     _, high = integer_range(bits)
     if high == 0:
         raise ValueError("bits of a symmetric grid must be between 2 and 32; got 1")
     least, most = _extremes(_values(x), per_channel)
-    return _nonzero(torch.maximum(-least, most)) / high
+    return _wide_enough(torch.maximum(-least, most), high) / high
 
 
 def search_grid(
@@ -101,7 +107,11 @@ def search_grid(
             values have one sign.
         power: exponent of the error, above 0.
 
-    Warns about channels that hold a single value; they are stored without error.
+    Warns about channels that hold a single value; they are stored without error, or as zeros if
+    the value is too small for a step above 0.
+
+    Raises:
+        ValueError: values, or a range, that are not finite.
     """
     _, high = integer_range(bits, signed=False)
     above("power", power, 0)
@@ -112,8 +122,9 @@ def search_grid(
         least = -most if signed else torch.zeros_like(most)
     elif zero_in_range:
         least, most = least.clamp(max=0), most.clamp(min=0)
-    least, most = _spread(least, most)
-    best_step, best_zero = torch.ones_like(most), torch.zeros_like(most)
+    least, most = _spread(least, most, high * ratios)
+    best_step = _width(least, most) / high
+    best_zero = -torch.round(least / best_step)
     best = torch.full_like(most, torch.inf)
     for ratio in torch.linspace(1, 1 / ratios, ratios, dtype=torch.float64).tolist():
         step = ratio * (most - least) / high
@@ -209,18 +220,37 @@ def _mean(x: Tensor, per_channel: bool) -> Tensor:
     return x.mean(dim=tuple(range(1, x.dim())), keepdim=True) if x.dim() > 1 else x
 
 
-def _nonzero(width: Tensor) -> Tensor:
-    """A range of width 0 holds zeros only: any step stores them."""
-    return torch.where(width > 0, width, torch.ones_like(width))
+def _width(least: Tensor, most: Tensor) -> Tensor:
+    width = most - least
+    if not bool(width.isfinite().all()):
+        raise ValueError(
+            f"the range of a grid must be a finite {width.dtype}; got {float(least.min()):g} to "
+            f"{float(most.max()):g}"
+        )
+    return width
 
 
-def _spread(least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+def usable(step: Tensor) -> Tensor:
+    """Whether steps are finite and above 0, by more than the rounding of denormal numbers."""
+    kind = torch.finfo(step.dtype)
+    least = min(kind.tiny, torch.finfo(torch.float32).tiny)
+    return (step >= least) & (step <= kind.max)
+
+
+def _wide_enough(width: Tensor, high: int) -> Tensor:
+    """A range too narrow for steps above 0 holds next to nothing: any step stores it as zeros."""
+    return torch.where(usable(width / high), width, torch.ones_like(width))
+
+
+def _spread(least: Tensor, most: Tensor, parts: int) -> tuple[Tensor, Tensor]:
     """Where all values are one, let the range reach to 0 (or to 1 where that value is 0)."""
-    constant = least == most
+    constant = ~usable(_width(least, most) / parts)
     if bool(constant.any()):
         which = constant.flatten().nonzero().flatten().tolist()
         warnings.warn(f"channels {which} of the tensor hold a single value each", stacklevel=3)
         least = torch.where(constant, least.clamp(max=0), least)
         most = torch.where(constant, most.clamp(min=0), most)
-        most = torch.where(least == most, torch.ones_like(most), most)
+        nothing = ~usable((most - least) / parts)
+        least = torch.where(nothing, torch.zeros_like(least), least)
+        most = torch.where(nothing, torch.ones_like(most), most)
     return least, most

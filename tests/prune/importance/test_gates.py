@@ -87,3 +87,85 @@ def test_a_gate_that_no_image_passes_is_refused(images):
     network.classifier.unused = nn.Conv2d(1, 1, 1)
     with pytest.raises(ValueError, match="no image passes it"):
         open_gates(network, {"g": (Site("classifier.unused"),)}, images)
+
+
+class Two(nn.Module):
+    """Two layers; `then` says how the second is run."""
+
+    def __init__(self, then=lambda self, x: self.second(x)):
+        super().__init__()
+        self.first, self.second, self.then = nn.Linear(4, 4), nn.Linear(4, 3), then
+
+    def forward(self, x):
+        return self.then(self, self.first(x))
+
+
+CLOSED = {"g": torch.tensor([0.0, 1.0, 1.0])}
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["torch.compile", "module.compile"])
+def test_gates_act_on_a_compiled_network_that_has_run(wrapped):
+    network, x = Two(), torch.randn(5, 4)
+    if wrapped:
+        call = torch.compile(network, backend="eager")
+    else:
+        network.compile(backend="eager")
+        call = network
+    open_ = call(x)
+    sites = {"g": (Site("second"),)}
+    with gated(network, sites, CLOSED):
+        assert torch.equal(call(x), open_ * CLOSED["g"])
+    assert torch.equal(call(x), open_)
+
+
+def test_gates_of_a_scripted_network_are_refused():
+    scripted = torch.jit.trace(Two(), torch.randn(5, 4))
+    with (
+        pytest.raises(
+            ValueError, match=r"^hooks on 'second' would not fire: the network is script"
+        ),
+        gated(scripted, {"g": (Site("second"),)}, CLOSED),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda self, x: x,
+        lambda self, x: self.second.forward(x),
+        lambda self, x: nn.functional.linear(x, self.second.weight),
+    ],
+    ids=["skipped", "its forward", "its weight"],
+)
+def test_a_gate_that_a_pass_leaves_out_is_refused(then):
+    network = Two(then)
+    with (
+        pytest.raises(ValueError, match=r"^'second', which has a gate, must be called in every"),
+        gated(network, {"g": (Site("second"),)}, CLOSED),
+    ):
+        network(torch.randn(5, 4))
+
+
+def test_a_gate_acts_at_every_use_of_a_module():
+    network, x = Two(lambda self, x: self.second(self.first(x))), torch.randn(5, 4)
+    closed = torch.tensor([0.0, 1.0, 1.0, 1.0])
+    with gated(network, {"g": (Site("first"),)}, {"g": closed}):
+        inside = network(x)
+    once = network.first(x) * closed
+    assert torch.equal(inside, network.second(network.first(once) * closed))
+
+
+@pytest.mark.parametrize(("side", "verb"), [("in", "be given a tensor first"), ("out", "give a t")])
+def test_gates_multiply_tensors_only(side, verb):
+    class Pairs(nn.Module):
+        def forward(self, pair):
+            return pair
+
+    network = Two(lambda self, x: self.second((x, x)))
+    network.second = Pairs()
+    with (
+        pytest.raises(ValueError, match=rf"^'second', which has a gate, must {verb}.*; got tuple$"),
+        gated(network, {"g": (Site("second", side),)}, CLOSED),
+    ):
+        network(torch.randn(5, 4))

@@ -9,9 +9,9 @@ from torch import nn
 
 from smallnets.measure import macs, parameters
 from smallnets.models import cifar_resnet, convnet
-from smallnets.prune.importance import kept_units
+from smallnets.prune.importance import coupled_scores, gate_free_gradients, kept_units, scores
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.pruning import full_masks
+from smallnets.prune.importance.pruning import all_open
 from smallnets.prune.importance.surgery import costs, masked, masks_keeping, remove
 
 # Of every family of torchvision's classification networks the smallest, side of its images, and
@@ -205,4 +205,71 @@ def test_channels_whose_readers_are_not_understood_are_not_removed():
 
 def test_lists_become_masks():
     assert masks_keeping({"conv": [2, 0]}, GROUPS)["conv"].tolist() == [1, 0, 1, 0]
-    assert all(mask.all() for mask in full_masks(GROUPS).values())
+    assert all(mask.all() for mask in all_open(GROUPS).values())
+
+
+def layers(norm=None, second=None):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), norm or nn.BatchNorm2d(8), nn.ReLU(),
+        second or nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+
+
+def without_the_first(network, x):
+    groups = channel_groups(network, x)
+    masks = all_open(groups)
+    for mask in masks.values():
+        mask[0] = 0
+    return remove(network, groups, masks, x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_no_parameters_get_one_line():
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
+    normed = layers(second=nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3, padding=1)))
+    groups = channel_groups(normed, x)
+    for call in (
+        lambda: without_the_first(normed, x),
+        lambda: scores(normed, groups, [(x, y)], ("Taylor weights",)),
+        lambda: scores(normed, groups, [(x, y)], ("magnitude",)),
+        lambda: coupled_scores(normed, groups["3"], weighing="magnitude"),
+        lambda: costs(normed, groups, x),
+    ):
+        with pytest.raises(ValueError, match=r"^the weight of layer '3' must be a plain parameter"):
+            call()
+
+
+def test_norms_without_scale_have_no_part_in_scores_of_weights():
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
+    network = layers(norm=nn.BatchNorm2d(8, affine=False))
+    groups = channel_groups(network, x)
+    found = scores(network, groups, [(x, y)], ("Taylor weights", "weights as a group"))
+    assert all(score.gt(0).all() for score in found["Taylor weights"].values())
+    assert without_the_first(network, x)[0].out_channels == 7
+    for call in (
+        lambda: scores(network, groups, [(x, y)], ("Taylor scale",)),
+        lambda: gate_free_gradients(network, groups, [(x, y)]),
+    ):
+        with pytest.raises(ValueError, match=r"^the weight of layer '1' must be .* missing"):
+            call()
+
+
+def test_tied_weights_are_not_torn_apart():
+    network, x = layers(), torch.randn(4, 3, 8, 8)
+    network[3].twin = nn.Conv2d(8, 8, 3)
+    network[3].twin.weight = network[3].weight
+    with pytest.raises(ValueError, match=r"^layer '3' must have parameters of its own; .*'3.twin'"):
+        without_the_first(network, x)
+
+
+def test_a_compiled_network_is_pruned_as_the_plain_one():
+    network, x = layers(), torch.randn(4, 3, 8, 8)
+    plain = channel_groups(network, x)
+    wanted = costs(network, plain, x).macs()
+    network.compile(backend="eager")
+    network(x)
+    groups = channel_groups(network, x)
+    assert groups == plain
+    assert costs(network, groups, x).macs() == wanted
+    assert without_the_first(network, x)[0].out_channels == 7

@@ -228,6 +228,19 @@ def test_type_and_device_move_all_of_it(resnet, pictures):
     assert double.original.conv.weight.dtype == torch.float64
 
 
+def test_a_copy_can_be_moved_alone(resnet, pictures):
+    result = calibrate(quantize(resnet, 4, 4), pictures)
+    before = result(pictures)
+    moved = copy.deepcopy(result).double()
+    assert moved(pictures.double()).dtype == torch.float64
+    assert moved.original.conv.weight.dtype == torch.float64
+    assert result.original.conv.weight.dtype == torch.float32
+    assert torch.equal(result(pictures), before)
+    unit = moved.units()[1]
+    student = moved.pair(unit)[1]
+    assert len(quantizers_in(student)[1]) == 2, "steps of units are still those of the copy"
+
+
 class Odd(nn.Module):
     """A layer of an awkward name, and one layer behind two norms."""
 
@@ -392,3 +405,174 @@ def test_minibatches_are_whole_and_cover_everything():
     assert not torch.equal(torch.cat(rows[:3]), torch.cat(rows[3:]))
     with pytest.raises(ValueError, match="number of calibration images must be at least 4; got 3"):
         minibatches(3, settings)
+
+
+class Statements(nn.Module):
+    """Steps whose result nobody reads, and what should come of them."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.first, self.second, self.then = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), then
+
+    def forward(self, x):
+        x = self.first(x)
+        self.then(x)
+        return self.second(x).mean((2, 3))
+
+
+STATEMENTS = {
+    "a method": lambda x: x.add_(1),
+    "a function": lambda x: nn.functional.relu(x, inplace=True),
+    "a function of its own": lambda x: torch.relu_(x),
+    "two of them": lambda x: x.mul_(2).sub_(1),
+    "an assertion": lambda x: torch._assert(x.shape[1] == 4, "channels"),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_statements_without_a_value_are_not_lost(name, pictures):
+    torch.manual_seed(0)
+    network = Statements(STATEMENTS[name]).eval()
+    wanted = network(pictures)
+    result = quantize(network, 16, 16, mode="nearest", policy=EVERYTHING)
+    reconstruct(result, pictures, FEW, unit="layer" if name != "an assertion" else "model")
+    torch.testing.assert_close(result(pictures), wanted, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(traced(network)(pictures), wanted)
+
+
+def test_an_assertion_still_fails_in_the_trace(pictures):
+    network = Statements(lambda x: torch._assert(x.shape[1] == 5, "five channels")).eval()
+    with pytest.raises(AssertionError, match="five channels"):
+        traced(network)(pictures)
+
+
+class Counted(nn.Module):
+    """Gives something else at every call: a number that a trace holds fast."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Conv2d(3, 4, 3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x).mean((2, 3)) * self.calls
+
+
+def hooked():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+    network.register_forward_pre_hook(lambda _, inputs: inputs[0] * 2)
+    return network
+
+
+def written_through_a_view(x):
+    x[:, 0].mul_(3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Counted, hooked, lambda: Statements(written_through_a_view)],
+    ids=["a counter", "a hook around it", "a view"],
+)
+@pytest.mark.parametrize("act", [calibrate, reconstruct, lambda network, x: network(x)])
+def test_a_trace_that_is_not_the_network_is_refused(make, act, pictures):
+    result = quantize(make().eval(), 8, 8, policy=BitPolicy(second_input=None))
+    with pytest.raises(ValueError, match=r"^the traced network must give what the network gives; "):
+        act(result, pictures)
+
+
+def test_a_trace_of_one_batch_size_is_refused(pictures):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.layer(x).mean((2, 3)) + self.shift(x)
+
+    network = Fixed().eval()
+    network.shift = lambda x: 0.0
+    result = quantize(network, 8, 8, policy=BitPolicy(second_input=None))
+    network = result._untraced[0]
+    network.shift = lambda x: float(len(x) < 8)
+    with pytest.raises(ValueError, match=r"what the network gives; for 4 images it is off by"):
+        calibrate(result, pictures)
+
+
+class Norms(nn.Module):
+    """BatchNorm1d over dimension 1, where the linear layer before it writes dimension 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(16, 16)
+        self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.linear(self.conv(x).mean(1))).mean(1))
+
+
+class Penalised(nn.Module):
+    """A layer whose weight is read once more."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x)).mean((2, 3))) + self.conv.weight.square().mean()
+
+
+def head(*layers):
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+SHARED = nn.BatchNorm2d(8)
+NOT_FOLDED = {
+    "another axis": Norms,
+    "a weight read twice": Penalised,
+    "no statistics": lambda: head(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)),
+    "something between": lambda: head(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8)),
+    "transposed": lambda: head(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)),
+    "a norm at two places": lambda: head(nn.Conv2d(3, 8, 3), SHARED, nn.Conv2d(8, 8, 3), SHARED),
+}
+FOLDED = {
+    "groups": lambda: head(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=4), nn.BatchNorm2d(8)),
+    "no scale": lambda: head(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)),
+    "a linear layer behind a flattening": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(768, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*NOT_FOLDED, *FOLDED])
+def test_norms_are_folded_where_axis_and_statistics_fit_and_stay_elsewhere(name, pictures):
+    torch.manual_seed(0)
+    network = {**NOT_FOLDED, **FOLDED}[name]().eval()
+    for module in network.modules():
+        if getattr(module, "running_mean", None) is not None:
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    graph = traced(network, fold=True)
+    kept = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in graph.modules())
+    assert kept == (name in NOT_FOLDED)
+    torch.testing.assert_close(graph(pictures), network(pictures), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_at_two_places_is_quantised_at_both(pictures):
+    torch.manual_seed(0)
+    shared = nn.Conv2d(8, 8, 3, padding=1)
+    network = head(nn.Conv2d(3, 8, 3), nn.ReLU(), shared, nn.ReLU(), shared).eval()
+    result = calibrate(quantize(network, 8, 8, mode="nearest"), pictures)
+    uses = [n for n in result._whole[0].graph.nodes if str(n.target) in ("2", "4")]
+    assert len(uses) == 2
+    assert all(type(result.root.get_submodule(str(n.target))).__name__ == "QuantizedLayer"
+               for n in uses)  # fmt: skip
+    again = restore(quantize(network, 8, 8, mode="nearest"), export(result))
+    assert torch.equal(again(pictures), result(pictures))
+
+
+def test_weights_that_are_no_parameters_are_refused():
+    for norm in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
+        network = head(nn.Conv2d(3, 8, 3), norm(nn.Conv2d(8, 8, 3)), nn.BatchNorm2d(8)).eval()
+        for fold in (False, True):
+            with pytest.raises(ValueError, match=r"^the weight of layer '1' must be a plain param"):
+                quantize(network, 8, 8, fold=fold)

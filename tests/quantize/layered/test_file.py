@@ -4,6 +4,7 @@ import struct
 
 import pytest
 import torch
+from torch import nn
 
 from smallnets.models import cifar_resnet
 from smallnets.quantize.layered import (
@@ -17,7 +18,9 @@ from smallnets.quantize.layered import (
     to_layered,
     train_once,
 )
+from smallnets.quantize.layered.activations import LsqActivation
 from smallnets.quantize.layered.file import _content
+from smallnets.quantize.layered.network import QuantizedLayer
 from smallnets.quantize.layered.packing import layer_bytes
 
 
@@ -191,3 +194,60 @@ def test_no_more_of_a_file_is_read_than_is_wanted(net, images, tmp_path):
         assert load_layered(path, shaped(), bits=bits).highest == bits
     assert len(_content(path, None, 40)) == 40
     assert len(_content(path, None, None)) == layout.size
+
+
+@pytest.mark.filterwarnings("ignore:the network has no BatchNorm")
+def test_a_layer_at_two_places_is_quantised_at_both_and_stored_once(images):
+    torch.manual_seed(0)
+    shared = nn.Conv2d(8, 8, 3, padding=1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), shared, nn.ReLU(), nn.Sequential(shared), nn.Conv2d(8, 4, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    ).eval()  # fmt: skip
+    layered = to_layered(net, (8, 2)).start(images).eval()
+    assert layered.network[2] is layered.network[4][0]
+    assert isinstance(layered.network[2], QuantizedLayer)
+    content, layout = layered_bytes(layered)
+    keys = [key for section in layout.header["sections"] for key, _ in section["tensors"]]
+    assert not [key for key in keys if key.startswith("4.0.")]
+    again = load_layered(content, net)
+    for bits in (8, 5, 2):
+        assert torch.equal(again(images, bits), layered(images, bits))
+
+
+@pytest.mark.filterwarnings("ignore:the network has no BatchNorm")
+def test_a_layer_that_runs_twice_starts_from_all_that_it_is_given():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(self.layer(x.abs()))
+
+    net, x = Twice().eval(), torch.randn(16, 4)
+    inputs = to_layered(net, (8, 4)).start(x).network.layer.inputs
+    alone = LsqActivation((8, 4))
+    alone.start(torch.cat([x.abs(), net.layer(x.abs())]))
+    assert inputs.signed
+    assert torch.allclose(inputs.steps["4"], alone.steps["4"])
+
+
+@pytest.mark.filterwarnings("ignore:the network has no BatchNorm")
+def test_a_network_that_reads_its_weights_itself_is_refused():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.layer.weight)
+
+    with pytest.raises(ValueError, match=r"^the network must call its layers, and not read their"):
+        to_layered(Reads(), (8, 4)).start(torch.randn(3, 4))
+
+
+def test_weights_that_are_no_parameters_are_refused(net):
+    nn.utils.parametrizations.weight_norm(net.stage1[0].conv1)
+    with pytest.raises(ValueError, match=r"^the weight of layer 'stage1.0.conv1' must be a plain"):
+        to_layered(net, (8, 4))

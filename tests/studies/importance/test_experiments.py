@@ -70,7 +70,7 @@ def test_a_share_is_reached_with_as_few_removals_as_it_takes(small, examined):
         masks = ie.masks_at_macs(examined.scores["Taylor FO"], prices, share)
         assert prices.macs(ie.kept_units(masks)) <= share * prices.macs()
         gone = sum(int((mask == 0).sum()) for mask in masks.values())
-        open_ = ie.full_masks(groups)
+        open_ = ie.all_open(groups)
         fewer, _ = ie.select(examined.scores["Taylor FO"], open_, gone - 1)
         assert prices.macs(ie.kept_units(fewer)) > share * prices.macs()
     safe = ie.masks_at_macs(examined.scores["Taylor FO"], prices, 0.5, least=0.25)

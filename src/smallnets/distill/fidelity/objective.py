@@ -16,6 +16,7 @@ from smallnets.distill.fidelity.losses import (
 )
 from smallnets.distill.fidelity.policies import Policy, real_and_synthetic
 from smallnets.losses import ensemble_log_probs
+from smallnets.measure import evaluating
 from smallnets.training import (
     Batch,
     JointModels,
@@ -145,8 +146,8 @@ class EnsembleDistillation:
     share: float = 0.0  # of synthetic rows
 
     def __call__(self, cohort: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            members = self.teacher.eval()(batch.images)
+        with torch.no_grad(), evaluating(self.teacher):
+            members = self.teacher(batch.images)
         synthetic = real_and_synthetic(len(batch.labels), self.share, len(batch.labels))[2]
         losses = {
             name: self.objectives[name](seen.logits, members, batch.labels, synthetic)

@@ -25,6 +25,7 @@ from smallnets.distill.matching.views import (
     sample_boxes,
 )
 from smallnets.losses import ensemble_log_probs, to_float32
+from smallnets.measure import evaluating
 from smallnets.training import (
     Batch,
     TrainSettings,
@@ -239,7 +240,8 @@ class FunctionMatching:
         side: int,
     ) -> Tensor:
         """A teacher's logits for the batch, seen at its own resolution."""
-        logits = teacher.eval()(batch.which if shown is None else resized(shown, side))
+        with evaluating(teacher):
+            logits = teacher(batch.which if shown is None else resized(shown, side))
         if self.matching.mix_outputs and share is not None:
             logits = mix(F.softmax(to_float32(logits), dim=1), share).clamp_min(1e-30).log()
         if not logits.isfinite().all():

@@ -21,6 +21,7 @@ from smallnets.distill.classic import (
 )
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.losses import to_float32
+from smallnets.measure import evaluating
 from smallnets.training import (
     Batch,
     JointModels,
@@ -165,8 +166,8 @@ class JointDistillation:
         wanted = dict.fromkeys(
             layer for one in self.objectives.values() for layer in one.layers()[1]
         )
-        with torch.no_grad():
-            teacher = observe(self.teacher.eval(), batch.images, tuple(wanted))
+        with torch.no_grad(), evaluating(self.teacher):
+            teacher = observe(self.teacher, batch.images, tuple(wanted))
         logged: dict[str, Tensor] = {}
         totals: list[Tensor] = []
         maps: AttentionMaps = {}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.prune.importance.groups import ChannelGroup, Member
+from smallnets.surgery import check_plain
 
 REDUCTIONS = ("mean", "sum", "max", "prod", "first")
 WEIGHINGS = ("Taylor", "Taylor of sums", "magnitude", "magnitude L1", "BN scale")
@@ -76,7 +77,9 @@ def _slice_score(
     gradients: Mapping[str, Tensor] | None,
     weighing: str,
 ) -> Tensor:
-    weight = model.get_parameter(f"{member.module}.weight").detach()
+    layer = model.get_submodule(member.module)
+    check_plain(member.module, layer)
+    weight = layer.weight.detach()  # type: ignore[operator, union-attr]
     if weighing.startswith("Taylor"):
         if gradients is None:
             raise ValueError(f"{weighing} needs the gradients of a batch; got none")

@@ -249,8 +249,11 @@ def parameter_gradients(
     Raises:
         ValueError: no batches, a loss that is not finite, or a parameter that is frozen or unused.
     """
-    parameters = dict(model.named_parameters())
-    wanted = {name: parameters[name] for name in (parameters if names is None else names)}
+    if names is None:
+        wanted = dict(model.named_parameters())
+    else:
+        parameters = dict(model.named_parameters(remove_duplicate=False))  # tied ones, too
+        wanted = {name: parameters[name] for name in names}
     found = []
     for images, labels in paired(model, batches):
         with torch.enable_grad():

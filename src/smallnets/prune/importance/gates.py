@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
 
 from smallnets import checks
 from smallnets.measure import evaluating
+from smallnets.models.hooks import NOT_CALLED, uncompiled
 
 WHERE = ("after_bn", "before_bn", "after_conv")
 
@@ -70,38 +72,56 @@ def gated(model: nn.Module, sites: Sites, values: Mapping[str, Tensor]) -> Itera
         values: one tensor (channels,) or (batch, channels) a gate; gates without one stay open.
 
     Raises:
-        ValueError: a value for an unknown gate, or a site in an unknown module.
+        ValueError: a value for an unknown gate, a site in an unknown module or in one that is
+            scripted, or a pass of the network that does not call a module with a gate.
     """
     for name in values:
         checks.one_of("gate", name, sites)
     modules = dict(model.named_modules())
-    with ExitStack() as stack:
-        for name, z in values.items():
-            for site in sites[name]:
-                module = modules[checks.one_of("module of a gate", site.module, modules)]
-                stack.enter_context(_hooked(module, site, z))
+    gates = [(site, z) for name, z in values.items() for site in sites[name]]
+    for site, _ in gates:
+        checks.one_of("module of a gate", site.module, modules)
+    names = list(dict.fromkeys(site.module for site, _ in gates))
+    called: set[str] = set()
+
+    def enter(_: nn.Module, __: Any) -> None:
+        called.clear()
+
+    def leave(_: nn.Module, __: Any, ___: Any) -> None:
+        for name in names:
+            if name not in called:
+                raise ValueError(f"{name!r}, which has a gate, {NOT_CALLED}")
+
+    with ExitStack() as stack, uncompiled(model, names):
+        stack.callback(model.register_forward_pre_hook(enter).remove)
+        for site, z in gates:
+            stack.callback(_hooked(modules[site.module], site, z, called).remove)
+        stack.callback(model.register_forward_hook(leave).remove)
         yield
 
 
-@contextmanager
-def _hooked(module: nn.Module, site: Site, z: Tensor) -> Iterator[None]:
+def _hooked(module: nn.Module, site: Site, z: Tensor, called: set[str]) -> RemovableHandle:
     dim = channel_dim(module)
 
     def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (gate(inputs[0], z, site, dim), *inputs[1:])
+        called.add(site.module)
+        return (gate(_tensor(site, *inputs[:1]), z, site, dim), *inputs[1:])
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        return gate(output, z, site, dim)
+        called.add(site.module)
+        return gate(_tensor(site, output), z, site, dim)
 
-    handle = (
-        module.register_forward_pre_hook(before)
-        if site.side == "in"
-        else module.register_forward_hook(after)
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
+    if site.side == "in":
+        return module.register_forward_pre_hook(before)
+    return module.register_forward_hook(after)
+
+
+def _tensor(site: Site, value: Any = None) -> Tensor:
+    if not isinstance(value, Tensor):
+        verb = "be given a tensor first" if site.side == "in" else "give a tensor"
+        kind = type(value).__name__
+        raise ValueError(f"{site.module!r}, which has a gate, must {verb}; got {kind}")
+    return value
 
 
 def channel_dim(module: nn.Module) -> int:
@@ -144,10 +164,18 @@ def open_gates(model: nn.Module, sites: Sites, images: Tensor) -> dict[str, Tens
         ValueError: sites in unknown modules, or in modules that the network does not run.
     """
     modules, widths = dict(model.named_modules()), dict[str, int]()
-    with ExitStack() as stack, evaluating(model), torch.no_grad():
+    where = [site.module for shared in sites.values() for site in shared]
+    for module_name in where:
+        checks.one_of("module of a gate", module_name, modules)
+    with (
+        ExitStack() as stack,
+        evaluating(model),
+        torch.no_grad(),
+        uncompiled(model, where),
+    ):
         for name, shared in sites.items():
             for site in shared:
-                module = modules[checks.one_of("module of a gate", site.module, modules)]
+                module = modules[site.module]
                 handle = module.register_forward_hook(partial(_note_width, widths, name, site))
                 stack.callback(handle.remove)
         model(images[:1])
@@ -160,7 +188,7 @@ def open_gates(model: nn.Module, sites: Sites, images: Tensor) -> dict[str, Tens
 def _note_width(
     widths: dict[str, int], name: str, site: Site, module: nn.Module, inputs: Any, output: Tensor
 ) -> None:
-    seen = inputs[0] if site.side == "in" else output
+    seen = _tensor(site, *(inputs[:1] if site.side == "in" else (output,)))
     if site.units is not None:
         widths[name] = max(site.units) + 1
     else:

@@ -26,7 +26,7 @@ from smallnets.training import Batch
 WHILE_TRAINING = ("Taylor FO", *OF_WEIGHTS)
 
 
-def full_masks(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
+def all_open(groups: Mapping[str, ChannelGroup]) -> dict[str, Tensor]:
     """Masks of ones for every group."""
     return {name: torch.ones(group.size) for name, group in groups.items()}
 
@@ -94,7 +94,7 @@ def iterative_masks(
     Raises:
         ValueError: as these, or batches that can be read once and several rounds.
     """
-    data, masks = paired(model, batches), full_masks(groups)
+    data, masks = paired(model, batches), all_open(groups)
     if data.once and rounds > 1:
         raise ValueError(
             f"batches must start anew in each of {rounds} rounds; got "

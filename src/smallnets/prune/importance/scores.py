@@ -4,7 +4,7 @@ A group with several members (a residual stream) has one shared gate, whose deri
 over its places; scores of weights are summed over the group's filters.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.batches import Batches
+from smallnets.models.hooks import NOT_CALLED, uncompiled
 from smallnets.prune.importance import criteria as formulas
 from smallnets.prune.importance.derivatives import (
     Data,
@@ -30,6 +31,7 @@ from smallnets.prune.importance.derivatives import (
 )
 from smallnets.prune.importance.gates import open_gates
 from smallnets.prune.importance.groups import ChannelGroup, Member, group_sites
+from smallnets.surgery import check_plain
 
 Scores = dict[str, Tensor]  # name of a group -> (units,)
 
@@ -112,7 +114,7 @@ def _data_scores(
         if "Taylor output" in names:
             one["Taylor output"] = _output_scores(model, groups, batch, loss)
         if set(OF_GRADIENTS) & names:
-            one |= _gradient_scores(model, groups, batch, loss)
+            one |= _gradient_scores(model, groups, batch, loss, names)
         means.append(one)
 
     def every(parts: list[dict[str, Tensor]], group: str) -> Tensor:
@@ -193,8 +195,14 @@ def gate_free_gradients(
     Behind a norm dE/dz = gamma dE/dgamma + beta dE/dbeta; behind a convolution or linear layer it
     is the sum over the filter of w dE/dw, plus b dE/db. Only those parameters' gradients are
     computed.
+
+    Raises:
+        ValueError: a norm without scale, or a layer whose weight is no plain parameter.
     """
     members = {g.name: g.norms or g.producers for g in groups.values()}
+    for one in members.values():
+        for member in one:
+            check_plain(member.module, model.get_submodule(member.module))
     names = [
         f"{member.module}.{kind}"
         for one in members.values()
@@ -235,10 +243,9 @@ def divide_by_sites(found: Scores, groups: Mapping[str, ChannelGroup]) -> Scores
 
 
 def _weight(model: nn.Module, member: Member) -> Tensor:
-    weight = model.get_submodule(member.module).weight
-    if weight is None:
-        raise ValueError(f"norms must have a scale of their own; {member.module!r} has none")
-    return weight.detach()
+    layer = model.get_submodule(member.module)
+    check_plain(member.module, layer)
+    return layer.weight.detach()  # type: ignore[operator, union-attr]
 
 
 def _norms(group: ChannelGroup) -> tuple[Member, ...]:
@@ -252,25 +259,35 @@ def _gradient_scores(
     groups: Mapping[str, ChannelGroup],
     batch: tuple[Tensor, Tensor],
     loss: Loss,
+    names: Collection[str],
 ) -> dict[str, Scores]:
-    names = {f"{m.module}.weight" for group in groups.values() for m in group.producers}
-    names |= {f"{m.module}.weight" for group in groups.values() for m in group.norms}
-    (step,) = parameter_gradients(model, [batch], loss, sorted(names))
-    found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS}
+    scaled = "Taylor scale" in names
+    members = [m for g in groups.values() for m in (*g.producers, *(g.norms if scaled else ()))]
+    weights = {f"{m.module}.weight": _weight(model, m) for m in members}
+    (step,) = parameter_gradients(model, [batch], loss, sorted(weights))
+    found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS if scaled or "weight" in name}
     for group in groups.values():
-        pairs = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.producers]
+        pairs = [(m, *_pair(m, weights, step)) for m in group.producers]
         found["Taylor weights"][group.name] = sum_of(
             per_unit(formulas.taylor_weight(w, g), m, group.size) for m, w, g in pairs
         )
         together = sum_of(per_unit((w * g).flatten(1).sum(1), m, group.size) for m, w, g in pairs)
         found["weights as a group"][group.name] = together.square()
-        behind = [(m, _weight(model, m), step[f"{m.module}.weight"]) for m in group.norms]
-        found["Taylor scale"][group.name] = (
-            sum_of(per_unit(w * g, m, group.size) for m, w, g in behind).square()
-            if behind
-            else torch.zeros(group.size)
-        )
+        if scaled:
+            behind = [(m, *_pair(m, weights, step)) for m in group.norms]
+            found["Taylor scale"][group.name] = (
+                sum_of(per_unit(w * g, m, group.size) for m, w, g in behind).square()
+                if behind
+                else torch.zeros(group.size)
+            )
     return found
+
+
+def _pair(
+    member: Member, weights: Mapping[str, Tensor], step: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    name = f"{member.module}.weight"
+    return weights[name], step[name]
 
 
 def _output_scores(
@@ -287,12 +304,16 @@ def _output_scores(
     images, labels = batch
     found: Scores = {}
     maps: dict[str, Tensor] = {}
-    with ExitStack() as stack, torch.enable_grad():
+    places = [group.sites[0].module for group in groups.values()]
+    with ExitStack() as stack, torch.enable_grad(), uncompiled(model, places):
         for name, group in groups.items():
             module = model.get_submodule(group.sites[0].module)
             handle = module.register_forward_hook(partial(_keep_map, maps, name))
             stack.callback(handle.remove)
         value = finite("loss", loss(model(images), labels))
+    for name in groups:
+        if name not in maps:
+            raise ValueError(f"{name!r} {NOT_CALLED}")
     for (name, seen), slope in zip(maps.items(), gradients(value, maps), strict=True):
         member = (groups[name].norms or groups[name].producers)[0]
         score = formulas.taylor_output(seen.detach(), slope)
@@ -303,5 +324,7 @@ def _output_scores(
 def _keep_map(
     maps: dict[str, Tensor], name: str, _: nn.Module, __: object, output: Tensor
 ) -> Tensor:
+    if name in maps:
+        raise ValueError(f"Taylor output needs layers that run once in a pass; {name!r} ran again")
     maps[name] = output
     return output.clone()  # what follows may work in place

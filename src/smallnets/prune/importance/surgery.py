@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smallnets import checks
 from smallnets.measure import evaluating
+from smallnets.models.hooks import uncompiled
 from smallnets.prune.importance.gates import gated
 from smallnets.prune.importance.groups import (
     ChannelGroup,
@@ -23,6 +24,7 @@ from smallnets.prune.importance.groups import (
     width_of,
 )
 from smallnets.prune.importance.tracing import WEIGHTED, dependency_graphs
+from smallnets.surgery import check_plain, check_untied
 
 Masks = Mapping[str, Tensor]  # name of a group -> (units,), 1 stays and 0 goes
 
@@ -99,10 +101,21 @@ def remove(
         tolerance: how far logits may be from the masked network's, as a share of the largest.
 
     Raises:
-        ValueError: masks that do not fit, or channels whose removal does something else than
-            zeroing them.
+        ValueError: masks that do not fit, layers whose weights are not plain parameters of
+            their own, or channels whose removal does something else than zeroing them.
     """
     closed = checked_masks(masks, groups)
+    changed = {
+        member.module
+        for name, mask in closed.items()
+        if not mask.all()
+        for member in groups[name].members
+    }
+    for name in sorted(changed):
+        layer = model.get_submodule(name)
+        if not isinstance(layer, _BatchNorm) or layer.affine:
+            check_plain(name, layer)
+    check_untied(model, sorted(changed))
     smaller = copy.deepcopy(model)
     modules = dict(smaller.named_modules())
     graphs = dependency_graphs(smaller, example)
@@ -198,9 +211,14 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
         model: not changed; run once.
         groups: from `channel_groups`.
         example: (batch, ...) input of the size that counts.
+
+    Raises:
+        ValueError: a layer whose weight is no plain parameter.
     """
     work, elsewhere = _layer_macs(model, example)
     modules = dict(model.named_modules())
+    for name in work:
+        check_plain(name, modules[name])
     shares: dict[str, dict[str, dict[str, float]]] = {n: {"out": {}, "in": {}} for n in work}
     vectors = dict.fromkeys(groups, 0.0)
     for group in groups.values():
@@ -229,9 +247,10 @@ def costs(model: nn.Module, groups: Mapping[str, ChannelGroup], example: Tensor)
 def _layer_macs(model: nn.Module, example: Tensor) -> tuple[dict[str, int], int]:
     """Multiply-accumulates of every convolution and linear layer for one example, and the rest."""
     found: dict[str, int] = {}
-    handles = []
+    handles, weighted = [], []
     for name, module in model.named_modules():
         if isinstance(module, WEIGHTED):
+            weighted.append(name)
 
             def count(layer: nn.Module, _: object, output: Tensor, name: str = name) -> None:
                 uses = output[0].numel() // width_of(layer, "out")
@@ -240,7 +259,7 @@ def _layer_macs(model: nn.Module, example: Tensor) -> tuple[dict[str, int], int]
             handles.append(module.register_forward_hook(count))
     counter = FlopCounterMode(display=False)  # counts a multiply-accumulate as two operations
     try:
-        with evaluating(model), torch.no_grad(), counter:
+        with evaluating(model), torch.no_grad(), uncompiled(model, weighted), counter:
             model(example[:1])
     finally:
         for handle in handles:

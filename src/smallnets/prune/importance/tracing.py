@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smallnets.measure import evaluating
+from smallnets.models.hooks import uncompiled
 
 WEIGHTED = (_ConvNd, nn.Linear)
 REORDERINGS = {torch.ops.aten.permute.default, torch.ops.aten.transpose.int}
@@ -33,13 +34,18 @@ def dependency_graphs(model: nn.Module, example: Tensor) -> list[Any]:
         example: (batch, ...) input.
 
     Raises:
-        ValueError: the network cannot be run on the example, or no part of it be traced.
+        ValueError: the network is scripted, cannot be run on the example, or no part of it can be
+            traced.
     """
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    frozen = [
+        parameter
+        for parameter in model.parameters()
+        if not parameter.requires_grad and parameter.is_floating_point()
+    ]
     for parameter in frozen:
         parameter.requires_grad_(True)  # the trace follows gradients
     try:
-        with evaluating(model):
+        with evaluating(model), uncompiled(model, [name for name, _ in model.named_modules()]):
             sizes, opened = _watched(model, example)
             if opened:
                 return list(_graphs_of_parts(model, sizes, opened, example))

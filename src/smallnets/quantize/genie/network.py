@@ -27,8 +27,15 @@ from smallnets.quantize.genie.quantizers import (
     quantizers_in,
 )
 from smallnets.quantize.genie.synthesis import frozen_copy
-from smallnets.quantize.genie.units import Unit, compiled, find_units, layer_nodes, traced
-from smallnets.surgery import replace_module
+from smallnets.quantize.genie.units import (
+    Unit,
+    check_trace,
+    compiled,
+    find_units,
+    layer_nodes,
+    traced,
+)
+from smallnets.surgery import check_plain, replace_module
 
 QUANTIZERS = "activation_quantizers"
 ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -96,6 +103,7 @@ class QuantizedNetwork(nn.Module):
         self.root = root
         self.table = table
         self._plain = (original, sites)  # out of sight: not part of the state
+        self._untraced: list[nn.Module] = []  # until it has been compared with its trace
         (entry,) = (n for n in original.graph.nodes if n.op == "placeholder" and n.users)
         (last,) = (n.args[0] for n in original.graph.nodes if n.op == "output")
         self.entry, self.last = entry, last
@@ -104,12 +112,18 @@ class QuantizedNetwork(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "QuantizedNetwork":
         original, sites = self._plain  # never changed, so shared
-        return QuantizedNetwork(copy.deepcopy(self.root, memo), original, sites, self.table)
+        copied = QuantizedNetwork(copy.deepcopy(self.root, memo), original, sites, self.table)
+        copied._untraced = list(self._untraced)
+        return copied
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "QuantizedNetwork":
-        """Device and type, of the original too; copies share it and have to be moved with it."""
+        """Device and type, of the original too: of one of its own, since copies share it."""
         super()._apply(fn, recurse)
-        self.original._apply(fn)
+        original, sites = self._plain
+        own = fx.GraphModule(copy.deepcopy(original), original.graph)  # the steps stay the same
+        own.meta = original.meta
+        self._plain = (own._apply(fn), sites)  # type: ignore[assignment]
+        self._untraced = [copy.deepcopy(one)._apply(fn) for one in self._untraced]
         self._whole = [self.rebuilt(self.root)]
         return self
 
@@ -155,8 +169,19 @@ class QuantizedNetwork(nn.Module):
             compiled(self.root, unit.nodes, unit.entries, results, sites),
         )
 
+    def check_trace(self, images: Tensor) -> None:
+        """Compare the trace with the network that it was made from, on the first images that come.
+
+        Raises:
+            ValueError: they differ.
+        """
+        for network in self._untraced:
+            check_trace(network, self.original, images)
+        self._untraced.clear()
+
     def forward(self, x: Tensor) -> Tensor:
         """As the network's: images to logits."""
+        self.check_trace(x)
         return self._whole[0](x)[0]
 
 
@@ -200,6 +225,8 @@ def quantize(
         raise ValueError("the network must be in evaluation mode; call eval() first")
     original = traced(model, fold)
     layers = layer_nodes(original)
+    for node in layers:
+        check_plain(str(node.target), original.get_submodule(str(node.target)))
     if len(layers) < 2 and policy.second_input is not None:
         raise ValueError(
             "second_input must be None for a network with a single layer; "
@@ -233,7 +260,9 @@ def quantize(
         reader: {source: f"{QUANTIZERS}.{key}" for source, key in found.items()}
         for reader, found in sites.items()
     }
-    return QuantizedNetwork(root, original, paths, tuple(table))
+    quantized = QuantizedNetwork(root, original, paths, tuple(table))
+    quantized._untraced.append(frozen_copy(model))
+    return quantized
 
 
 def _named(name: str, make: Callable[[], WeightQuantizer]) -> WeightQuantizer:
@@ -318,7 +347,8 @@ def calibrate(network: QuantizedNetwork, images: Tensor | Batches | Source) -> Q
             of which the first is taken.
 
     Raises:
-        ValueError: images that the network does not take, or that are not finite.
+        ValueError: images that the network does not take, or that are not finite; or a network
+            whose trace gives something else than itself.
     """
     images = taken(network, images)
     check_images(network, images)
@@ -368,3 +398,4 @@ def check_images(network: QuantizedNetwork, images: Any, batch_size: int = 1) ->
         raise ValueError(
             f"calibration needs at least one batch of {batch_size} images; got {len(images)}"
         )
+    network.check_trace(images)

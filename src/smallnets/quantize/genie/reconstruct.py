@@ -140,7 +140,8 @@ def reconstruct(
         progress: whether to show a bar.
 
     Raises:
-        ValueError: unsuitable or too few images, or a unit that does not exist.
+        ValueError: unsuitable or too few images, a unit that does not exist, or a network whose
+            trace gives something else than itself.
     """
     images = taken(network, images, count)
     check_images(network, images, settings.batch_size)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from smallnets import checks
+from smallnets.models.hooks import Recorder
 
 REDUCTIONS = ("channel_mean", "sum")
 EPSILON = 1e-6  # as in the official code, whatever the layer's own
@@ -101,31 +102,28 @@ class BatchNormInputs:
     Args:
         model: a network.
         names: of the layers to listen to; all by default.
+
+    Raises:
+        ValueError: the network is compiled or scripted, so that nothing can listen to it.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str] | None = None) -> None:
-        layers = bn_layers(model)
-        self._names = list(layers) if names is None else list(names)
-        self._seen: dict[str, Tensor] = {}
-        self._handles = [
-            layers[name].register_forward_pre_hook(self._keeper(name)) for name in self._names
-        ]
-
-    def _keeper(self, name: str) -> Any:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self._seen[name] = inputs[0]
-
-        return hook
+        self._names = list(bn_layers(model)) if names is None else list(names)
+        self._recorder = Recorder(model, self._names, "in")
 
     @property
     def names(self) -> list[str]:
         """The layers that have run: auxiliary classifiers do not, outside of training."""
-        return [name for name in self._names if name in self._seen]
+        return [name for name in self._names if self._recorder.has(name)]
 
     @property
     def inputs(self) -> list[Tensor]:
-        """One tensor (batch, channels, ...) a layer that has run."""
-        return [self._seen[name] for name in self.names]
+        """One tensor (batch, channels, ...) a layer that has run.
+
+        Raises:
+            ValueError: the network did not call any of the layers, or one of them twice.
+        """
+        return list(self._recorder.tensors(self.names or self._names).values())
 
     def __enter__(self) -> Self:
         return self
@@ -136,8 +134,7 @@ class BatchNormInputs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._recorder.close()
 
 
 def bns_loss(

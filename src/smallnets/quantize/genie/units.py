@@ -11,17 +11,41 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from smallnets import checks
 from smallnets.quantize.genie.synthesis import frozen_copy
-from smallnets.surgery import replace_module
+from smallnets.surgery import check_plain, replace_module
 
 UNITS = ("block", "layer", "model")
+TRACED_LIKE = "the traced network must give what the network gives;"
+SLACK = 1e-3  # share of the largest output that a trace may be off, folded norms included
+PROBE = 8  # images on which a trace is compared
+FOLDED = {
+    nn.Conv1d: (nn.BatchNorm1d, nn.SyncBatchNorm),
+    nn.Conv2d: (nn.BatchNorm2d, nn.SyncBatchNorm),
+    nn.Conv3d: (nn.BatchNorm3d, nn.SyncBatchNorm),
+}
+SAME_SHAPE = (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Identity, nn.Dropout)
+OVERWRITING = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+}
 Sites = Mapping[fx.Node, Mapping[fx.Node, str]]  # reader -> tensor read -> name of a quantiser
 
 
@@ -51,7 +75,9 @@ def traced(model: nn.Module, fold: bool = False) -> fx.GraphModule:
 
     Args:
         model: any network that torch.fx can trace: one tensor in, one tensor out.
-        fold: put every BatchNorm that follows a convolution or linear layer into its weights.
+        fold: put BatchNorm into the weights of the convolution or linear layer before it, wherever
+            it has fixed statistics and runs over the channels that the layer writes; elsewhere it
+            stays. Behind a linear layer that is known where something has flattened before.
 
     Raises:
         ValueError: it cannot be traced, or takes or gives something else; one line says why.
@@ -62,6 +88,7 @@ def traced(model: nn.Module, fold: bool = False) -> fx.GraphModule:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the network must be traceable by torch.fx: {reason}") from None
+    _write_nothing_in_place(graph)
     graph.graph.eliminate_dead_code()
     graph.meta["classes"] = {name: type(module) for name, module in copied.named_modules()}
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
@@ -76,9 +103,91 @@ def traced(model: nn.Module, fold: bool = False) -> fx.GraphModule:
     return graph
 
 
+def check_trace(network: nn.Module, graph: fx.GraphModule, images: Tensor) -> None:
+    """Compare a trace with the network, on a few images and on half of them.
+
+    A trace holds what the network did once: conditions, loops and numbers as they were then, and
+    nothing of hooks around it.
+
+    Args:
+        network: what was traced, in evaluation mode.
+        graph: of it.
+        images: (batch, ...) that it takes; `PROBE` of them are used.
+
+    Raises:
+        ValueError: the two differ, or the trace cannot be run.
+    """
+    count = min(len(images), PROBE)
+    for batch in dict.fromkeys((count, -(-count // 2))):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            state = torch.get_rng_state()
+            try:
+                wanted = network(images[:batch].clone())
+            except RuntimeError:
+                if batch == count:
+                    raise
+                continue  # a network that takes batches of one size
+            torch.set_rng_state(state)
+            try:
+                off = _distance(graph(images[:batch].clone()), wanted)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ValueError(f"{TRACED_LIKE} for {batch} images it fails: {reason}") from None
+        if not off <= SLACK:
+            raise ValueError(f"{TRACED_LIKE} for {batch} images it is off by {off:.2g} of it")
+
+
+def _distance(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference over the largest size; of other shapes infinite."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    known = wanted.isfinite()
+    difference = torch.where(known, found - wanted, found.isfinite().to(wanted))
+    largest = torch.where(known, wanted, 0).abs().max()
+    return float(difference.abs().max() / largest.clamp(min=torch.finfo(wanted.dtype).tiny))
+
+
+def _write_nothing_in_place(graph: fx.GraphModule) -> None:
+    """Let steps that overwrite a tensor make a new one, which all later steps read.
+
+    Parts of a network are run many times on inputs that are kept, and `x.add_(1)` says nothing of
+    its result, so that it would be taken for dead.
+    """
+    done: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        done.add(node)
+        target = _plain_step(node)
+        written = node.args[0] if node.args else None
+        if target is None or not isinstance(written, fx.Node):
+            continue
+        node.target = target
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        written.replace_all_uses_with(node, lambda user: user not in done)
+    graph.recompile()
+
+
+def _plain_step(node: fx.Node) -> Any:
+    """The function or method that does what an overwriting step does without overwriting."""
+    if node.op == "call_method" and node.target.endswith("_") and node.target[-2:] != "__":
+        return node.target[:-1] if hasattr(Tensor, node.target[:-1]) else None
+    if node.op != "call_function":
+        return None
+    name = getattr(node.target, "__name__", "")
+    if node.target in OVERWRITING:
+        return OVERWRITING[node.target]
+    if node.kwargs.get("inplace"):
+        return node.target
+    if name.endswith("_") and not name.endswith("__"):
+        places = (torch, nn.functional)
+        return next((getattr(one, name[:-1]) for one in places if hasattr(one, name[:-1])), None)
+    return None
+
+
 def _fold(graph: fx.GraphModule) -> None:
     modules = dict(graph.named_modules())
     calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+    read = {str(n.target).rpartition(".")[0] for n in graph.graph.nodes if n.op == "get_attr"}
     for node in list(graph.graph.nodes):
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(before, fx.Node):
@@ -86,20 +195,64 @@ def _fold(graph: fx.GraphModule) -> None:
         if calls[node.target] > 1 or calls[before.target] > 1:  # a layer with two norms, or reverse
             continue
         norm = modules[node.target]
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or len(before.users) > 1:
+        if not isinstance(norm, _BatchNorm) or len(before.users) > 1:
             continue
         layer = modules.get(before.target) if before.op == "call_module" else None
-        if isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd):
-            fused: nn.Module = fuse_conv_bn_eval(layer, norm)
-        elif isinstance(layer, nn.Linear):
-            fused = fuse_linear_bn_eval(layer, norm)
-        else:
+        if layer is None or {node.target, before.target} & read or not _fits(before, layer, norm):
             continue
+        if isinstance(layer, nn.Linear):
+            fused: nn.Module = fuse_linear_bn_eval(layer, norm)
+        else:
+            fused = fuse_conv_bn_eval(layer, norm)
         replace_module(graph, before.target, fused.requires_grad_(False))
         node.replace_all_uses_with(before)
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
     graph.recompile()
+
+
+def _fits(node: fx.Node, layer: nn.Module, norm: _BatchNorm) -> bool:
+    """Whether a norm with fixed statistics runs over the very channels that a layer writes."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return False
+    if any(is_lazy(one) for one in (*layer.parameters(), *norm.parameters(), *norm.buffers())):
+        return False
+    try:
+        check_plain(str(node.target), layer)
+        if norm.affine:
+            check_plain("norm", norm)
+    except ValueError:
+        return False
+    if type(layer) is nn.Linear:
+        return layer.out_features == norm.num_features and _is_matrix(node.args[0], node.graph)
+    kinds = FOLDED.get(type(layer), ())
+    return isinstance(norm, kinds) and layer.out_channels == norm.num_features
+
+
+def _is_matrix(node: Any, graph: fx.Graph) -> bool:
+    """Whether a step is known to give (batch, features): behind anything that flattens.
+
+    BatchNorm1d runs over the second dimension, which a linear layer writes in matrices alone.
+    """
+    if not isinstance(node, fx.Node) or node.op in ("placeholder", "get_attr"):
+        return False
+    if node.op == "call_module":
+        module = graph.owning_module.get_submodule(str(node.target))
+        if isinstance(module, nn.Flatten):
+            return module.start_dim == 1 and module.end_dim == -1
+        return isinstance(module, SAME_SHAPE) and _is_matrix(node.args[0], graph)
+    flattens = node.target in (torch.flatten, "flatten")
+    if flattens:
+        places = (*node.args[1:], *node.kwargs.values())
+        return places == (1,)
+    if node.target in ("view", "reshape", torch.reshape):
+        sizes = node.args[1:]
+        return len(sizes) == 2 or (
+            len(sizes) == 1 and isinstance(sizes[0], tuple | list) and len(sizes[0]) == 2
+        )
+    return node.target in (nn.functional.relu, torch.relu, "relu") and _is_matrix(
+        node.args[0], graph
+    )
 
 
 def layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:

@@ -23,6 +23,7 @@ from smallnets.quantize.layered.network import (
     LayeredNetwork,
     SwitchBatchNorm,
 )
+from smallnets.quantize.layered.steps import SMALLEST
 from smallnets.quantize.rounding import floor_through, round_through
 from smallnets.surgery import batch_norms, recalibrate
 
@@ -91,12 +92,14 @@ def adabits_weights(
             constant.
 
     Raises:
-        ValueError: a weight that is 0 throughout.
+        ValueError: a weight that is 0 throughout or not finite.
     """
     squashed = weight.tanh()
     largest = squashed.abs().max()
-    if not bool(largest > 0):
-        raise ValueError(f"AdaBits needs a weight that is not 0; got shape {tuple(weight.shape)}")
+    if not bool((largest > 0) & weight.detach().isfinite().all()):
+        raise ValueError(
+            f"AdaBits needs finite weights, and one that is not 0; got shape {tuple(weight.shape)}"
+        )
     unit = squashed / largest
     value = 2 * adabits_unit((unit + 1) / 2, bits, scheme) - 1
     if not rescale:
@@ -127,7 +130,7 @@ class AdaBitsInputs(nn.Module):
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """x (batch, ...) at a width."""
-        level = self.levels[str(bits)].abs()
+        level = self.levels[str(bits)].abs().clamp(min=SMALLEST)
         x = torch.minimum(x.float().relu(), level)
         return level * adabits_unit(x / level, bits, "original")
 

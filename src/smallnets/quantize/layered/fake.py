@@ -28,7 +28,7 @@ from smallnets.quantize.layered.codes import RULES, check_widths, levels, offset
 from smallnets.quantize.layered.steps import LEAST, positive
 from smallnets.quantize.lsq import lsq_gradient_factor, lsq_start
 from smallnets.quantize.rounding import integer_range, scale_gradient
-from smallnets.quantize.uniform import nearest_codes
+from smallnets.quantize.uniform import nearest_codes, usable
 
 STEPS = ("free", "tied")
 GRADIENTS = ("own", "scaled", "raw")
@@ -143,7 +143,7 @@ def search_start(weight: Tensor, high: int, low: int, per_channel: bool = False)
     """
     rows = weight.detach().reshape(len(weight) if per_channel else 1, -1)
     largest = rows.abs().amax(1, keepdim=True)
-    _refuse_zeros(largest)
+    _refuse_zeros(0.2 * largest / 2 ** (high - 1))
     if rows.shape[1] > SEARCHED:
         draw = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))
         rows = rows[:, draw[:SEARCHED].to(rows.device)]
@@ -160,9 +160,12 @@ def search_start(weight: Tensor, high: int, low: int, per_channel: bool = False)
     return best.reshape(-1, *(1,) * (weight.ndim - 1)) if per_channel else best.reshape(())
 
 
-def _refuse_zeros(largest: Tensor) -> None:
-    if not (largest > 0).all():
-        raise ValueError("a weight to be quantised must not be zero throughout; got one that is")
+def _refuse_zeros(step: Tensor) -> None:
+    if not usable(step).all():
+        raise ValueError(
+            "a weight to be quantised must be finite and not zero throughout; got one that is not "
+            f"(a step of {step.min().item():g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ class CascadeQuantizer(nn.Module):
         if how.start == "lsq":
             if self.high == 1:
                 raise ValueError("LSQ's start needs 2 bits or more; got 1: use start='search'")
-            _refuse_zeros(weight.detach().abs().amax().reshape(1))
+            _refuse_zeros(weight.detach().abs().amax())
             start = lsq_start(weight, integer_range(self.high)[1], how.per_channel)
             _refuse_zeros(start)
         else:

@@ -133,10 +133,13 @@ def owning_widths(network: LayeredNetwork) -> dict[str, int | None]:
     Weights that are stored as codes, counters and flags are not among them.
     """
     net = network.network
+    first = {name for name, _ in net.named_modules()}  # a module at two places is stored once
     owners: dict[str, int | None] = {
         key: None
         for key, value in net.state_dict().items()
-        if isinstance(value, Tensor) and value.is_floating_point()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and key.rpartition(".")[0] in first
     }
     for name, layer in network.layers():
         owners.pop(f"{name}.layer.weight", None)

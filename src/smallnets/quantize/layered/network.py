@@ -8,6 +8,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from smallnets.measure.evaluation import evaluating
 from smallnets.quantize.layered.activations import COUNTS, LsqActivation
 from smallnets.quantize.layered.codes import check_widths
 from smallnets.quantize.layered.fake import CascadeQuantizer, WeightRule
-from smallnets.surgery import replace_module
+from smallnets.surgery import check_plain, replace_module
 
 NORMS = ("own", "shared")
 LAYERED = WeightRule()
@@ -38,11 +39,14 @@ class QuantizedLayer(nn.Module):
         self.layer, self.weights, self.inputs = layer, weights, inputs
         self.bits: int | None = None
         self.starting = False
+        self.uses = 0  # of the layer, in the pass that started it
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer that it wraps."""
         if self.starting and self.inputs is not None:
-            self.inputs.start(x)
+            self.uses += 1
+            if self.uses == 1:
+                self.inputs.start(x)
         if self.bits is None:
             return self.layer(x)
         if self.inputs is not None:
@@ -137,21 +141,49 @@ class LayeredNetwork(nn.Module):
 
     @torch.no_grad()
     def start(self, x: Tensor) -> "LayeredNetwork":
-        """Start all activation steps from one batch of images, computed in float."""
+        """Start all activation steps from one batch of images, computed in float.
+
+        A layer that runs more than once starts from all that it is given.
+
+        Raises:
+            ValueError: the network reads the weight of a layer itself, instead of calling it.
+        """
         x = x.to(next(self.parameters()).device)
         before = self.bits
         self.set_width(None)
         layers = [layer for _, layer in self.layers()]
+        signs = [getattr(layer.inputs, "signed", None) for layer in layers]
         for layer in layers:
-            layer.starting = True
+            layer.starting, layer.uses = True, 0
         try:
             with evaluating(self):
                 self.network(x)
+                for layer in layers:
+                    layer.starting = False
+                for layer, signed in zip(layers, signs, strict=True):
+                    if layer.uses > 1:
+                        self._start_again(layer, signed, x)
+        except AttributeError as error:
+            raise ValueError(
+                f"the network must call its layers, and not read their weights itself: {error}"
+            ) from error
         finally:
             for layer in layers:
                 layer.starting = False
             self.set_width(before)
         return self
+
+    def _start_again(self, layer: QuantizedLayer, signed: bool | None, x: Tensor) -> None:
+        given: list[Tensor] = []
+        handle = layer.register_forward_pre_hook(lambda _, args: given.append(args[0].flatten()))
+        try:
+            self.network(x)
+        finally:
+            handle.remove()
+        inputs: Any = layer.inputs
+        if hasattr(inputs, "signed"):
+            inputs.signed = signed
+        inputs.start(torch.cat(given))
 
     def own_parameters(self) -> set[str]:
         """Names of parameters that belong to widths: of quantisers and switchable BatchNorms."""
@@ -213,8 +245,9 @@ def to_layered(
         count: see `LsqActivation`.
 
     Raises:
-        ValueError: an unknown name, no layer that could be quantised, or a weight of zeros; one
-            line names what was given.
+        ValueError: an unknown name, no layer that could be quantised, a weight of zeros or one that
+            is no plain parameter, or a layer with a forward pass of its own; one line names what
+            was given.
 
     Warns if there is no BatchNorm to switch.
     """
@@ -239,6 +272,7 @@ def to_layered(
         raise ValueError("the network has no convolution or linear layer left to quantise")
     for name in quantised:
         layer = network.get_submodule(name)
+        check_plain(name, layer, kind=next(kind for kind in LAYERS if isinstance(layer, kind)))
         try:
             quantizer = weights.weights(layer.weight, chosen)  # type: ignore[union-attr]
         except ValueError as error:

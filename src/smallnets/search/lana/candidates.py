@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smallnets import checks
 from smallnets.data import Batches, TrainingData, as_batches
+from smallnets.measure import evaluating
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.pool import Pool, Table, same_pool
 from smallnets.training import Batch, TrainSettings, check_network, fit, teaching
@@ -83,7 +84,7 @@ class LayerwiseDistillation:
     def __call__(self, pool: Any, batch: Batch) -> dict[str, Tensor]:
         """ "loss", the sum over candidates, and "layer/choice" of each."""
         last = pool.pairs[-1][0]  # the last layer that has candidates: the teacher runs no further
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.teacher.network):
             inputs, wanted = zip(*self.teacher.passed_until(batch.images, last), strict=True)
         terms = {
             f"{layer}/{choice}": feature_loss(output, wanted[layer], self.reduction)

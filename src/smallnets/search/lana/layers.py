@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.measure import evaluating
+from smallnets.models.hooks import check_hooks
 from smallnets.search.lana.operations import Shape
-from smallnets.surgery import replace_module
+from smallnets.surgery import places_of, put
 
 
 class Passed(NamedTuple):
@@ -55,8 +56,8 @@ class ReplaceableLayers:
 
     Raises:
         ValueError: a name is not a submodule or given twice, a layer does not run exactly once with
-            one tensor in and one out, the names are out of order, or a layer's input or output is
-            overwritten in place.
+            one tensor in and one out, the names are out of order, a layer's input or output is
+            overwritten in place, or the network is compiled or scripted.
     """
 
     network: nn.Module
@@ -71,6 +72,7 @@ class ReplaceableLayers:
             raise ValueError(f"layers must be among {', '.join(modules)}; got {given}")
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"layers must differ; got {', '.join(self.names)}")
+        check_hooks(self.network, self.names)
         _audit(self)
 
     @property
@@ -82,6 +84,7 @@ class ReplaceableLayers:
         """The logits for a batch, and the input and output of every layer."""
         with self._listening() as seen:
             logits = self.network(x)
+        self._check_calls(len(seen), len(self.names))
         return Passed(logits, [given for given, _ in seen], [made for _, made in seen])
 
     def passed_until(self, x: Tensor, last: int) -> list[tuple[Tensor, Tensor]]:
@@ -90,7 +93,14 @@ class ReplaceableLayers:
         """
         with self._listening(last) as seen, suppress(_ReachedError):
             self.network(x)
+        self._check_calls(len(seen), last + 1)
         return seen
+
+    def _check_calls(self, heard: int, wanted: int) -> None:
+        if heard != wanted:
+            raise ValueError(
+                f"each of {wanted} layers must be called once in a pass; {heard} calls were heard"
+            )
 
     @contextmanager
     def _listening(self, last: int | None = None) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -146,13 +156,14 @@ class ReplaceableLayers:
     def replaced(self, modules: Mapping[int, nn.Module]) -> Iterator[nn.Module]:
         """The network with other modules in some layers' places, until the block ends."""
         before = self.layers
+        places = places_of(self.network, before)
         try:
             for layer, module in modules.items():
-                replace_module(self.network, self.names[layer], module)
+                put(places[layer], module)
             yield self.network
         finally:
             for layer in modules:
-                replace_module(self.network, self.names[layer], before[layer])
+                put(places[layer], before[layer])
 
     def stitched(self, modules: Sequence[nn.Module]) -> nn.Module:
         """A network of its own with these modules as layers: everything is a deep copy."""

@@ -80,7 +80,7 @@ class FineTuning:
         checks.above("temperature", self.temperature, 0)
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.teacher):
             teacher_logits = self.teacher(batch.images).float()
         student_logits = student(batch.images).float()
         return {
