@@ -247,7 +247,7 @@ CELLS: dict[str, tuple[str, str, str]] = {
         LOADER, "2, collate_fn=lambda batch: batch", "2, collate_fn=lambda batch: batch[:1]",
     ),
     "a data set of one's own": (
-        "class Data:\n    def __len__(self): return 8\n    def __getitem__(self, i): return {0} * i\n"
+        "class Data:\n    def __len__(self): return 8\n    def __getitem__(self, i): return {0}\n"
         "thing = Data()", "1", "2",
     ),
 }  # fmt: skip

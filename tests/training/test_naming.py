@@ -2,6 +2,8 @@
 
 import copy
 import os
+import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -12,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from notebook_cells import CELLS, run
 from torch import nn
 
 from smallnets.training import Classification, fit, run_parallel
 from smallnets.training.naming import name_of, structure_of
 from smallnets.training.naming_code import references
+
+NOTEBOOK = Path(__file__).with_name("notebook_cells.py")
+CELLS, run = (runpy.run_path(str(NOTEBOOK))[name] for name in ("CELLS", "run"))
 
 
 @pytest.mark.parametrize("what", CELLS)
@@ -28,23 +32,23 @@ def test_what_differs_in_one_thing_has_another_name(what):
     assert [name_of(thing=run(cell, value)) for value in values] == names, "the cell run again"
 
 
-SHARED = {"a torch generator", "how far a torch generator has drawn"}
+# A copy of these is another thing: hooks stay behind, and shared memory is parted.
+PARTED = ("a hook of a tensor", "weights that are one and weights that are equal")
 
 
-@pytest.mark.parametrize("what", CELLS)
+@pytest.mark.parametrize("what", [what for what in CELLS if what not in PARTED])
 def test_a_copy_has_the_same_name(what):
     cell, *values = CELLS[what]
     for value in values:
         thing = run(cell, value)
-        if not (isinstance(thing, torch.Generator) or "hook of a tensor" in what):
+        if not isinstance(thing, torch.Generator):  # which cannot be copied
             assert name_of(thing=copy.deepcopy(thing)) == name_of(thing=thing)
 
 
 def test_names_are_the_same_in_another_process():
-    script = Path(__file__).parent / "notebook_cells.py"
     said = [
         subprocess.run(
-            [sys.executable, script], capture_output=True, text=True, check=True,
+            [sys.executable, NOTEBOOK], capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout.splitlines()
         for seed in ("1", "2")
@@ -72,7 +76,7 @@ def test_a_notebooks_own_things_have_the_same_name_in_a_worker():
     [
         (threading.Lock(), "_thread.lock"),
         ((number for number in range(3)), "generator"),
-        (sys.stdin, r".*TextIO\w*|.*DontReadFromInput|.*EncodedFile"),
+        (open(os.devnull), "_io.TextIOWrapper"),  # noqa: SIM115
         (torch.zeros(2).to_sparse(), "torch.Tensor"),
         (torch.zeros(2, device="meta"), "torch.Tensor"),
         (torch.jit.script(nn.ReLU()), r"torch\.jit\._script\.RecursiveScriptModule"),
@@ -88,7 +92,7 @@ def test_what_has_no_name_is_refused_in_a_line(thing, kind):
     assert message.startswith("objective['inner'][0]")
     assert message.endswith("cache_dir=None trains without keeping")
     assert "\n" not in message
-    assert pytest.importorskip("re").search(rf"got a ({kind}), so", message)
+    assert re.search(rf"got a ({kind}), so", message)
 
 
 def test_endless_nesting_is_refused_in_a_line():

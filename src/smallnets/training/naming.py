@@ -16,13 +16,11 @@ import hashlib
 import inspect
 import re
 import struct
-import sys
 import types
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from copyreg import _slotnames, dispatch_table  # type: ignore[attr-defined]
-from pathlib import PurePath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -260,9 +258,9 @@ class Namer:
             self.refuse(thing)  # what it computes is out of reach
         rebuilt = any("__reduce__" in vars(one) or "__reduce_ex__" in vars(one)
                       for one in kind.__mro__[:-1] if code.version_of(one))  # fmt: skip
-        if base is None and (kind in dispatch_table or rebuilt or _hides(kind)):
-            if not isinstance(thing, nn.Module):
-                return self._rebuilt(thing, kind)
+        out_of_reach = kind in dispatch_table or rebuilt or _hides(kind)
+        if out_of_reach and base is None and not isinstance(thing, nn.Module):
+            return self._rebuilt(thing, kind)
         if base is not None:
             self.name(base(thing))
         state = dict(getattr(thing, "__dict__", {}))

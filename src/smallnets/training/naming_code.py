@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 # Of a class: what Python writes there itself, what copying leaves behind, and what is read by no
 # method of it.
 OF_CLASSES = {
-    "__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__slotnames__", "_abc_impl",
-    "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__",
+    "__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__slotnames__",
+    "_abc_impl", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__",
     "__conditional_annotations__", "__orig_bases__", "__parameters__", "__type_params__",
     "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__",
     "__abstractmethods__", "_backward_cls",
 }  # fmt: skip
 OF_ENUMS = {
-    "_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_", "_hashable_values_",
-    "_unhashable_values_map_", "_new_member_", "_use_args_", "_member_type_", "_value_repr_",
-    "__new_member__", "_generate_next_value_",
+    "_member_names_", "_member_map_", "_value2member_map_", "_unhashable_values_",
+    "_hashable_values_", "_unhashable_values_map_", "_new_member_", "_use_args_",
+    "_member_type_", "_value_repr_", "__new_member__", "_generate_next_value_",
 }  # fmt: skip
 UNBOUNDED = ("eval", "exec", "globals", "__import__")  # by these anything may be reached
 DESCRIPTORS = (
