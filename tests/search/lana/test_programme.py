@@ -1,12 +1,13 @@
 """The integer programme against brute force, and what must be so."""
 
+import sys
 import time
-from contextlib import suppress
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
 from smallnets.search.lana import (
     InfeasibleError,
@@ -93,22 +94,26 @@ def test_ties_and_roundings_do_not_keep_the_solver_from_its_end(layers):
 def test_only_the_cheapest_is_within_where_all_others_exceed_by_a_rounding():
     cost = np.ones((30, 4)) + 2e-7 * np.arange(4)
     programme = Programme(-np.tile(np.arange(4.0), (30, 1)), {"t": cost}, {"t": 30.0})
-    began = time.monotonic()
-    assert solve(programme, time_limit=5).choices == (0,) * 30
-    assert time.monotonic() - began < 10
+    assert solve(programme, time_limit=60).choices == (0,) * 30
 
 
-def test_the_time_limit_is_for_all_that_is_tried():
-    programme = of_fractions(60, 197, 0.4)
-    costs = {
-        "t": programme.costs["latency"],
-        "u": [1.5 - row for row in programme.costs["latency"]],
-    }
-    hard = Programme(programme.score, costs, {"t": 40.0, "u": 51.0})
-    began = time.monotonic()
-    with suppress(InfeasibleError):
-        solve(hard, time_limit=1.0)
-    assert time.monotonic() - began < 10
+def test_the_time_limit_is_for_all_that_is_tried(monkeypatch):
+    waits = []
+
+    def slow(programme, cuts, options, *, integer):
+        """A solver that takes half a second and proposes what exceeds the budget."""
+        waits.append(options["time_limit"])
+        time.sleep(0.5)
+        x = np.concatenate([np.eye(len(row))[0] for row in programme.score])
+        return OptimizeResult(x=x, status=0, mip_dual_bound=0.0), 0.0, 1.0
+
+    programme = Programme([[0.0, 1.0]] * 3, {"t": [[2.0, 1.0]] * 3}, {"t": 4.0})
+    monkeypatch.setattr(sys.modules["smallnets.search.lana.solve"], "_highs", slow)
+    found = solve(programme, time_limit=1.2)
+    assert programme.within(found.choices)
+    assert len(waits) <= 3
+    assert waits == sorted(waits, reverse=True)
+    assert waits[-1] < 1
 
 
 @given(lengths, st.integers(0, 10**6), st.floats(0, 1), st.booleans())

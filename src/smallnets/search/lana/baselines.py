@@ -97,10 +97,11 @@ class Repair:
             place = int(options[int(generator.integers(len(options)))])
             layer = int(self.layer_of[place])
             fixed[layer] = place - int(self.starts[layer])
-        for layer in () if self.meeting is None else generator.permutation(len(fixed)):
-            if self.within(fixed):
-                break
-            fixed[layer] = self.meeting[layer]
+        if self.meeting is not None:
+            for layer in generator.permutation(len(fixed)):
+                if self.within(fixed):
+                    break
+                fixed[layer] = self.meeting[layer]
         return fixed
 
     def within(self, choices: Sequence[int]) -> bool:

@@ -107,12 +107,12 @@ def _front(scores: np.ndarray, costs: np.ndarray) -> np.ndarray:
         lowest = np.minimum.accumulate(scores[order])
         return order[np.r_[True, scores[order][1:] < lowest[:-1]][: len(order)]]
     table = np.concatenate([scores[None], costs])[:, order]
-    kept = np.ones(len(order), dtype=bool)
+    kept: np.ndarray = np.ones(len(order), dtype=bool)
     for place in range(len(order)):
         if kept[place]:
-            beaten = (table >= table[:, place : place + 1]).all(axis=0)
+            beaten = np.asarray((table >= table[:, place : place + 1]).all(axis=0))
             beaten[place] = False
-            kept &= ~beaten
+            kept = np.logical_and(kept, ~beaten)
     return order[kept]
 
 

@@ -43,7 +43,8 @@ def solve(
         overlap: layers in which the answer may agree with each of them; by default all but one.
         rel_gap: stop when the objective, counted from the sum of each layer's best score, is within
             this share of the bound.
-        time_limit: seconds in all; what has been found by then is returned.
+        time_limit: seconds in all, as far as HiGHS keeps to what it is given of them; what has been
+            found by then is returned.
 
     Raises:
         ValueError: overlap, gap or limit is out of range.
@@ -61,7 +62,9 @@ def solve(
     bound = -np.inf
     for _ in range(TRIES):
         if time_limit is not None:
-            options["time_limit"] = max(end - time.monotonic(), 1e-3)
+            if (left := end - time.monotonic()) <= 0:
+                break
+            options["time_limit"] = left
         result, constant, scale = _highs(programme, cuts, options, integer=True)
         if result.x is None and (len(cuts) > len(exclude) or result.status == 4):
             break  # nothing is left that the solver takes to be within, or it is at a loss
