@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
 
@@ -55,12 +55,36 @@ def user_path(path: str | Path) -> Path:
 
 
 def content_key(**content: Any) -> str:
-    """Sixteen hexadecimal digits that change when any JSON-representable `content` changes.
+    """Sixteen hexadecimal digits that change when any of `content` changes.
 
-    Dataclasses and other objects are represented by their `repr`.
+    Args:
+        content: None, truth values, numbers, texts, bytes, paths, and lists, tuples and
+            dictionaries of these. A list and a tuple of the same are the same.
+
+    Raises:
+        ValueError: it is something else.
     """
-    text = json.dumps(content, sort_keys=True, default=repr)
+    text = json.dumps({key: _exact(key, value) for key, value in content.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _exact(name: str, thing: Any) -> Any:
+    """What JSON tells apart as Python does: it would take 1 and "1" for the same key."""
+    if type(thing) in (type(None), bool, int, float, str):
+        return thing
+    if type(thing) in (list, tuple):
+        return [_exact(f"{name}[{place}]", value) for place, value in enumerate(thing)]
+    if type(thing) is dict:
+        pairs = [[_exact(name, k), _exact(f"{name}[{k!r}]", v)] for k, v in thing.items()]
+        return {"pairs": sorted(pairs, key=json.dumps)}
+    if type(thing) is bytes:
+        return {"bytes": thing.hex()}
+    if isinstance(thing, PurePath):
+        return {"path": str(thing)}
+    kind = type(thing).__qualname__
+    raise ValueError(
+        f"{name} must be a number, a text, a path, or a list or dictionary of these; got a {kind}"
+    )
 
 
 def source_digest(*parts: str) -> str:

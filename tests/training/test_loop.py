@@ -1,3 +1,4 @@
+import random
 import subprocess
 import sys
 import textwrap
@@ -7,14 +8,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from smallnets import measure
-from smallnets.training import Batch, Classification, JointModels, fit, seeded
-from smallnets.training.checkpoint import describe, weights_digest
+from smallnets.data import Augmentation
+from smallnets.training import Batch, Classification, JointModels, fit, learning_rate, seeded
+from smallnets.training.checkpoint import weights_digest
 
 
 def digest(model):
@@ -59,36 +62,105 @@ class InterruptionError(Exception):
     pass
 
 
-class Interruptible(Classification):
-    """Cross-entropy that breaks off at a given call, counted over the whole class."""
+@pytest.fixture
+def breaks_off(monkeypatch):
+    """breaks_off(step) lets the next trainings break off there; returned is the count of steps."""
 
-    calls = 0
-    breaks_at = None
+    def at(step):
+        calls = []
 
-    def __call__(self, model, batch):
-        type(self).calls += 1
-        if type(self).calls == self.breaks_at:
-            raise InterruptionError
-        return super().__call__(model, batch)
+        def rate(settings, epoch):
+            calls.append(epoch)
+            if len(calls) == step:
+                raise InterruptionError
+            return learning_rate(settings, epoch)
+
+        monkeypatch.setattr("smallnets.training.loop.learning_rate", rate)
+        return calls
+
+    return at
 
 
 def test_a_training_that_broke_off_goes_on_bit_for_bit(
-    tiny, settings, new_model, tmp_path, monkeypatch
+    tiny, settings, new_model, tmp_path, breaks_off
 ):
     expected = new_model()
-    history = fit(expected, tiny, settings, seed=3, objective=Interruptible())
+    history = fit(expected, tiny, settings, seed=3)
 
-    monkeypatch.setattr(Interruptible, "calls", 0)
-    monkeypatch.setattr(Interruptible, "breaks_at", 15)  # six steps an epoch: within the third
+    steps = breaks_off(15)  # six steps an epoch: within the third
     with pytest.raises(InterruptionError):
-        fit(new_model(), tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path)
+        fit(new_model(), tiny, settings, seed=3, cache_dir=tmp_path)
     resumed = new_model()
-    assert (
-        fit(resumed, tiny, settings, seed=3, objective=Interruptible(), cache_dir=tmp_path)
-        == history
-    )
+    assert fit(resumed, tiny, settings, seed=3, cache_dir=tmp_path) == history
     assert digest(resumed) == digest(expected)
-    assert Interruptible.calls == 15 + 2 * 6  # two epochs were kept, two were left to do
+    assert len(steps) == 15 + 2 * 6  # two epochs were kept, two were left to do
+
+
+class Drawing(nn.Module):
+    """A network with noise from a global generator; `rate` 0 draws and uses nothing of it."""
+
+    def __init__(self, kind, rate=0.5):
+        super().__init__()
+        self.kind = kind
+        self.rate = rate
+        self.inner = nn.Linear(192, 32)
+        self.outer = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.inner(x.flatten(1))
+        if self.kind == "dropout":
+            x = F.dropout(x, self.rate, self.training)
+        elif self.kind == "rrelu":
+            x = F.rrelu(x, training=self.training)
+        elif self.kind == "gumbel":
+            x = x + F.gumbel_softmax(x, dim=1)
+        elif self.kind == "noise":
+            x = x + self.rate * torch.randn_like(x)
+        elif self.kind == "depth" and self.training:
+            x = x * (torch.rand(()) < self.rate)
+        elif self.kind == "numpy":
+            x = x + self.rate * np.random.normal()
+        elif self.kind == "python":
+            x = x + random.gauss(0, self.rate)
+        return self.outer(x)
+
+
+KINDS = ["dropout", "rrelu", "gumbel", "noise", "depth", "numpy", "python"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_network_draws_is_the_seeds_and_goes_on_after_a_break(
+    tiny, settings, tmp_path, breaks_off, kind
+):
+    def trained(**how):
+        with seeded(0):
+            network = Drawing(kind)
+        history = fit(network, tiny, settings, **{"seed": 0, **how})
+        return digest(network), history
+
+    expected = trained()
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(99)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert trained() == expected
+    breaks_off(15)
+    with pytest.raises(InterruptionError):
+        trained(cache_dir=tmp_path)
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert trained(cache_dir=tmp_path) == expected
+
+
+def test_another_seed_draws_otherwise_inside_a_network(tiny, settings):
+    quiet = replace(settings, augmentation=Augmentation(crop=0), batch_size=96, epochs=1)
+    networks = {}
+    for seed in (0, 1):  # one step with all images: only what is drawn inside differs
+        with seeded(0):
+            networks[seed] = Drawing("noise")
+        history = fit(networks[seed], tiny, quiet, seed=seed)
+        networks[seed] = history[-1]["loss"]
+    assert abs(networks[0] - networks[1]) > 1e-3
 
 
 def test_nothing_finished_is_trained_again(tiny, settings, new_model, tmp_path):
@@ -146,7 +218,7 @@ def test_a_training_of_other_code_is_another_training(
     tiny, settings, new_model, tmp_path, monkeypatch
 ):
     fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
-    monkeypatch.setattr("smallnets.training.loop.code_digest", lambda objective: "newer")
+    monkeypatch.setattr("smallnets.training.loop.code_digest", lambda: "newer")
     fit(new_model(), tiny, settings, seed=0, cache_dir=tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
@@ -282,13 +354,6 @@ def test_label_smoothing_is_torchs_own(tiny, new_model):
     assert torch.equal(loss, expected)
     with pytest.raises(ValueError, match="label_smoothing must be between 0 and 1; got 2"):
         Classification(label_smoothing=2)
-
-
-def test_a_setting_may_hold_images_and_other_images_are_another_training():
-    zeros, ones = torch.zeros(2, 3), torch.ones(2, 3)
-    assert describe(zeros) == describe(zeros.clone())
-    assert describe(zeros) != describe(ones)
-    assert describe(zeros) != describe(zeros.view(3, 2))
 
 
 def test_adam_trains(tiny, settings, new_model):

@@ -44,6 +44,18 @@ def test_a_linear_schedule_falls_evenly_to_its_end():
     assert rates == pytest.approx([0.2, 0.11, 0.02])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "constant"])
+def test_past_its_end_a_schedule_stays_where_it_ended(schedule):
+    settings = TrainSettings(
+        epochs=10, lr=0.2, final_lr=0.02, warmup_epochs=1, schedule=schedule, milestones=(4, 12)
+    )
+    end = learning_rate(settings, 10)
+    assert {learning_rate(settings, epoch) for epoch in (10.01, 12, 15, 20, 1000)} == {end}
+    assert end == pytest.approx(0.04 if schedule == "step" else settings.final_lr) or (
+        schedule == "constant"
+    )
+
+
 def test_steps_are_those_of_the_published_wide_resnet_schedule():
     settings = TrainSettings(
         epochs=200, lr=0.1, schedule="step", milestones=(60, 120, 160), decay=0.2

@@ -5,29 +5,38 @@ digest of the weights. A file that is damaged is retrained with a word; one that
 the code made has another name, and is never found.
 """
 
-import dataclasses
-import functools
 import hashlib
-import inspect
 import json
 import pickle
+import platform
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from smallnets.storage import atomic_path, content_key, source_digest
+from smallnets.training.draws import Draws
+from smallnets.training.naming import name_of
+from smallnets.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     import lightning_fabric
 
 History = list[dict[str, float]]
-GROUND = ("data", "models", "training", "losses.py", "surgery.py")  # what every training runs
+GROUND = (
+    "batches.py",
+    "data",
+    "models",
+    "training",
+    "losses.py",
+    "surgery.py",
+)  # what every training runs
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:
@@ -41,77 +50,34 @@ def weights_digest(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def describe(thing: Any) -> Any:
-    """A JSON-representable description that is equal for things that behave alike in training.
+def code_digest() -> str:
+    """Digest of the code that every training runs: the ground floor, and the versions below it.
 
-    Of a network its classes, their code, simple attributes and dataclasses, and its weights; of a
-    function its defaults and what it closes over.
+    The objective's own code is named with the objective, see `smallnets.training.naming`.
     """
-    if isinstance(thing, nn.Module):
-        parts = dict(thing.named_modules())
-        return {
-            "architecture": repr(thing),
-            "code": sorted({_source(type(one)) for one in parts.values()}),
-            "attributes": {name: _attributes(one) for name, one in parts.items()},
-            "weights": weights_digest(thing.state_dict()),
-        }
-    if isinstance(thing, torch.Tensor):
-        return {"tensor": weights_digest({"": thing})}
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        fields = {
-            field.name: describe(getattr(thing, field.name)) for field in dataclasses.fields(thing)
-        }
-        return {"type": type(thing).__qualname__, **fields}
-    if isinstance(thing, dict):
-        return {str(key): describe(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [describe(value) for value in thing]
-    if isinstance(thing, functools.partial):
-        return {"partial": [describe(thing.func), describe(thing.args), describe(thing.keywords)]}
-    if inspect.isfunction(thing):
-        inside = inspect.getclosurevars(thing).nonlocals
-        inside = {name: value for name, value in inside.items() if value is not thing}
-        return [_source(thing), describe(thing.__defaults__), describe(inside)]
-    return thing.__qualname__ if callable(thing) else thing
+    versions = {"torch": str(torch.__version__), "numpy": np.__version__}
+    return content_key(ground=source_digest(*GROUND), **versions, python=platform.python_version())
 
 
-def _attributes(network: nn.Module) -> dict[str, Any]:
-    simple = (bool, int, float, str, tuple, type(None))
-    return {
-        name: describe(value) if dataclasses.is_dataclass(value) else repr(value)
-        for name, value in vars(network).items()
-        if name != "training" and (isinstance(value, simple) or dataclasses.is_dataclass(value))
-    }
-
-
-def _source(thing: Any) -> str:
-    """Source of a class or function; of torch's own the name will do, as the version is known."""
-    if thing.__module__.startswith("torch."):
-        return thing.__qualname__
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):  # typed in, not read from a file
-        code = getattr(thing, "__code__", None)
-        return f"{thing.__qualname__} {code and (code.co_code.hex(), code.co_consts)}"
-
-
-def code_digest(objective: Any) -> str:
-    """Digest of the code that a training runs: the ground floor, and the room of the objective.
-
-    An objective uses nothing else of the library.
-    """
-    while isinstance(objective, functools.partial):
-        objective = objective.func
-    kind = objective if inspect.isroutine(objective) else type(objective)
-    package, _, rest = kind.__module__.partition(".")
-    home = source_digest(rest.split(".")[0]) if package == "smallnets" else _source(kind)
-    return content_key(ground=source_digest(*GROUND), home=home, torch=torch.__version__)
+def place_of_training(
+    settings: TrainSettings, fabric: "lightning_fabric.Fabric | None"
+) -> tuple[str, ...]:
+    """Device, arithmetic, and how many processes train together in what way."""
+    default = str(torch.get_default_dtype())
+    if fabric is None:
+        return settings.accelerator, settings.arithmetic, "1", default
+    strategy = fabric.strategy
+    kinds = str(strategy.precision.precision), type(strategy).__name__
+    return fabric.device.type, settings.arithmetic, *kinds, str(fabric.world_size), default
 
 
 def cache_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:
-    """The file in which that is kept which `content` decides."""
-    key = content_key(**{name: describe(value) for name, value in content.items()})
-    return folder / f"{label}-{key}{suffix}"
+    """The file in which that is kept which `content` decides.
+
+    Raises:
+        ValueError: some of it has no name, see `smallnets.training.naming`.
+    """
+    return folder / f"{label}-{name_of(**content)}{suffix}"
 
 
 def save_finished(path: Path, model: nn.Module, history: History) -> None:
@@ -158,15 +124,15 @@ class Running:
         path: of the finished training (the checkpoint lies beside it); None keeps nothing.
         fabric: the processes that train together.
         model, optimizer: what is trained, and with what; the same in all processes.
-        generators: random generators whose states must go on where they were, in every process its
-            own.
+        generators: of random numbers, whose states must go on where they were, in every process
+            its own.
     """
 
     path: Path | None
     fabric: "lightning_fabric.Fabric"
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    generators: tuple[torch.Generator, ...]
+    generators: tuple[Draws, ...]
 
     @property
     def file(self) -> Path | None:

@@ -26,8 +26,10 @@ from smallnets.training.checkpoint import (
     cache_path,
     code_digest,
     load_finished,
+    place_of_training,
     save_finished,
 )
+from smallnets.training.draws import global_draws, global_draws_kept, seed_global
 from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
 from smallnets.training.steps import Step, Steps, steps_of_batches
@@ -79,6 +81,7 @@ class Classification:
         return {"loss": loss}
 
 
+@global_draws_kept()
 def fit(
     model: nn.Module,
     dataset: TrainingData,
@@ -99,7 +102,8 @@ def fit(
             decide order, size and number, and `settings.augmentation` acts only if it was given.
             Of several processes each passes its own part, as a DistributedSampler gives it.
         settings: how to train.
-        seed: of the order of images and of their augmentation (the start is the model as given).
+        seed: of the order of images, of their augmentation, and of what the network draws itself,
+            as in dropout (the start is the model as given). Global random numbers are left alone.
         objective: (model, batch) -> terms, with "loss" among them.
         cache_dir: folder in which the finished training is kept and, while it runs, a checkpoint of
             every epoch. The same training is never done twice, and one that was killed goes on
@@ -111,8 +115,8 @@ def fit(
     Raises:
         ValueError: fewer training images than one batch, or a batch that the processes cannot share
             evenly; batches of your own that `Batches` refuses, that can be read once where there
-            are several epochs, whose number a schedule needs and nobody knows, or that are to be
-            kept and have no name.
+            are several epochs, or whose number a schedule needs and nobody knows; a training to be
+            kept that has no name (see `smallnets.training.naming`).
     """
     processes = 1 if fabric is None else fabric.world_size
     data = as_batches(dataset)
@@ -122,6 +126,7 @@ def fit(
         raise ValueError(
             f"batch_size must be a multiple of the {processes} processes; got {settings.batch_size}"
         )
+    model.train()  # as all of it is trained: the mode in which it came has no part in its name
     path = (
         None
         if cache_dir is None
@@ -133,9 +138,8 @@ def fit(
             settings=settings,
             seed=seed,
             objective=objective,
-            arithmetic=settings.arithmetic,
-            world=processes,
-            code=code_digest(objective),
+            place=place_of_training(settings, fabric),
+            code=code_digest(),
         )
     )
     if path and (finished := load_finished(path, model)) is not None:
@@ -145,10 +149,12 @@ def fit(
     fabric = fabric or settings.fabric()  # 150 MB and seconds, which only those who train pay
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(fabric.device).manual_seed(1_000_003 * (seed + 1) + fabric.global_rank)
+    seed_global(seed, fabric.global_rank)
     layout = memory_format(model)
     model.to(fabric.device, memory_format=layout)
     trained, optimizer = fabric.setup(model, new_optimizer(model, settings))
-    running = Running(path, fabric, model, optimizer, (order, noise))
+    draws = (order, noise, *global_draws(fabric.device))
+    running = Running(path, fabric, model, optimizer, draws)
     history = running.resume()
     steps = (
         steps_of_batches(data, settings, model)

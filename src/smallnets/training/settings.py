@@ -156,7 +156,11 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 def learning_rate(settings: TrainSettings, epoch: float) -> float:
-    """Learning rate after `epoch` epochs, a fraction within an epoch included."""
+    """Learning rate after `epoch` epochs, a fraction within an epoch included.
+
+    Past the end of the training it stays what it is there.
+    """
+    epoch = min(epoch, settings.epochs)
     if settings.whole_epochs:
         epoch = math.floor(epoch)
     if epoch < settings.warmup_epochs:

@@ -1,9 +1,12 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smallnets.search.lana import (
+    InfeasibleError,
     Programme,
     best_so_far,
     evolve,
@@ -68,6 +71,37 @@ def test_evolution_finds_more_than_chance():
 def test_best_so_far_never_rises():
     history = [((0,), 3.0), ((1,), 5.0), ((2,), 1.0)]
     assert best_so_far(history).tolist() == [3.0, 3.0, 1.0]
+
+
+def test_budgets_that_cannot_be_met_together_are_refused():
+    costs = {"a": [[1.0, 9.0]] * 3, "b": [[9.0, 1.0]] * 3}
+    programme = Programme([[0.0, 0.0]] * 3, costs, {"a": 10.0, "b": 10.0})
+    generator = np.random.default_rng(0)
+    message = "the budgets cannot be met together: with the others kept, that of a must be at least"
+    with pytest.raises(InfeasibleError, match=message):
+        random_choices(programme, 2, generator)
+    with pytest.raises(InfeasibleError, match=message):
+        evolve(programme, programme.objective, 4, generator)
+
+
+def test_budgets_that_can_barely_be_met_together_are_met_soon():
+    draw = np.random.default_rng(0)
+    costs = {key: draw.uniform(0.1, 1, (40, 50)) for key in "ab"}
+    meeting = (costs["a"] + costs["b"]).argmin(axis=1)
+    budgets = {key: 1.001 * float(rows[range(40), meeting].sum()) for key, rows in costs.items()}
+    programme = Programme(np.zeros((40, 50)), costs, budgets)
+    began = time.process_time()
+    found = random_choices(programme, 5, np.random.default_rng(1))
+    history = evolve(programme, lambda c: float(sum(c)), 40, np.random.default_rng(1))
+    assert time.process_time() - began < 20
+    assert all(programme.within(choices) for choices in found)
+    assert all(programme.within(choices) for choices, _ in history)
+
+
+def test_a_budget_of_the_least_there_is_can_be_met():
+    cost = [[0.1, 0.2], [0.3, 0.7], [0.6, 0.9]]
+    programme = Programme([[0.0, 0.0]] * 3, {"t": cost}, {"t": 1.0 * (1 - 9e-10)})
+    assert random_choices(programme, 3, np.random.default_rng(0)) == [(0, 0, 0)] * 3
 
 
 def test_bad_numbers_are_refused():

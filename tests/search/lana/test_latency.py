@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 
 import numpy as np
@@ -6,7 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.search.lana import LatencyTable, interleaved_latency, measure_table
+from smallnets.search.lana import (
+    LatencyTable,
+    Pool,
+    ReplaceableLayers,
+    interleaved_latency,
+    measure_table,
+)
+from smallnets.search.lana.latency import _keys
 from smallnets.studies.lana.experiments import Timing
 
 
@@ -80,6 +88,52 @@ def test_layers_of_one_kind_share_an_entry():
     assert len(table.entries) == 3 * 2 + 1
     rows = table.rows(layered, pool)
     assert rows[0].tolist() == rows[1].tolist()
+
+
+class Slow(nn.Module):
+    """As many weights as a convolution of 1 x 1, and some milliseconds more."""
+
+    def __init__(self, seconds, keeper=None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(4))
+        self.seconds = seconds
+        self.keeper = keeper
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return torch.einsum("oc,nchw->nohw", self.weight, x)
+
+
+@pytest.mark.parametrize("keeper", [None, threading.Lock()])
+def test_layers_of_one_size_and_another_structure_have_entries_of_their_own(keeper):
+    layers = [Slow(0.001, keeper), Slow(0.006, keeper)]
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), *layers).eval()
+    layered = ReplaceableLayers(network, ("1", "2"), torch.rand(1, 3, 4, 4))
+    pool = Pool([{"mine": nn.Conv2d(4, 4, 3, padding=d, dilation=d)} for d in (1, 2)])
+    if keeper is None:
+        table, _ = measure_table(layered, pool, batch=1, rounds=2)
+        quick, slow = table.rows(layered, pool)
+        assert slow[0] > quick[0] + 4
+        assert len(table.entries) == 2 * 2 + 1
+        other = ReplaceableLayers(
+            nn.Sequential(network[0], layers[1], layers[1].__class__(0.03)).eval(), ("1", "2"),
+            layered.example,
+        )  # fmt: skip
+        assert not table.covers(other, pool)
+    else:
+        keys = _keys(layered, pool)
+        assert keys[0][0] != keys[1][0], "what has no name shares nothing"
+
+
+def test_another_fixed_part_of_equal_size_has_another_entry():
+    def around(act):
+        network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), act).eval()
+        return ReplaceableLayers(network, ("1",), torch.rand(1, 3, 4, 4))
+
+    pool = Pool([{}])
+    table, _ = measure_table(around(nn.ReLU()), pool, batch=1, rounds=1)
+    assert table.covers(around(nn.ReLU()), pool)
+    assert not table.covers(around(nn.Softmax(1)), pool)
 
 
 def test_networks_are_timed_beside_the_entries(layered, pool):

@@ -1,11 +1,13 @@
 """The integer programme against brute force, and what must be so."""
 
+import sys
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult
 
 from smallnets.search.lana import (
     InfeasibleError,
@@ -18,6 +20,7 @@ from smallnets.search.lana import (
     solve_greedy,
     solve_lagrangian,
 )
+from smallnets.search.lana.fronts import solve_fronts
 
 
 def test_a_hundred_layers_of_197_are_solved_in_seconds_with_cuts():
@@ -68,6 +71,77 @@ def test_two_budgets_agree_with_trying_everything(lengths, seed, first, second):
     found = solve(programme)
     assert found.objective == pytest.approx(best.objective, abs=1e-9)
     assert all(found.costs[key] <= budgets[key] * (1 + 1e-9) for key in budgets)
+
+
+def tied(layers, candidates, above=1e-8):
+    """Latencies that are all but equal, and a budget that the best ones exceed by a rounding."""
+    generator = np.random.default_rng(0)
+    cost = 1 + above * generator.integers(1, 9, (layers, candidates))
+    cost[:, -1] = 0.5
+    score = np.zeros((layers, candidates))
+    score[:, -1] = 1
+    return Programme(score, {"t": cost}, {"t": float(layers)})
+
+
+@pytest.mark.parametrize("layers", [3, 12, 45])
+def test_ties_and_roundings_do_not_keep_the_solver_from_its_end(layers):
+    programme = tied(layers, 20)
+    found = solve(programme)
+    assert found.objective == 1  # one layer must be the quick one
+    assert found.status == "optimal"
+
+
+def test_only_the_cheapest_is_within_where_all_others_exceed_by_a_rounding():
+    cost = np.ones((30, 4)) + 2e-7 * np.arange(4)
+    programme = Programme(-np.tile(np.arange(4.0), (30, 1)), {"t": cost}, {"t": 30.0})
+    assert solve(programme, time_limit=60).choices == (0,) * 30
+
+
+def test_the_time_limit_is_for_all_that_is_tried(monkeypatch):
+    waits = []
+
+    def slow(programme, cuts, options, *, integer):
+        """A solver that takes half a second and proposes what exceeds the budget."""
+        waits.append(options["time_limit"])
+        time.sleep(0.5)
+        x = np.concatenate([np.eye(len(row))[0] for row in programme.score])
+        return OptimizeResult(x=x, status=0, mip_dual_bound=0.0), 0.0, 1.0
+
+    programme = Programme([[0.0, 1.0]] * 3, {"t": [[2.0, 1.0]] * 3}, {"t": 4.0})
+    monkeypatch.setattr(sys.modules["smallnets.search.lana.solve"], "_highs", slow)
+    found = solve(programme, time_limit=1.2)
+    assert programme.within(found.choices)
+    assert len(waits) <= 3
+    assert waits == sorted(waits, reverse=True)
+    assert waits[-1] < 1
+
+
+@given(lengths, st.integers(0, 10**6), st.floats(0, 1), st.booleans())
+def test_fronts_agree_with_trying_everything(lengths, seed, share, cut):
+    score, cost = drawn(lengths, seed)
+    budget = sum(row.min() for row in cost) + 20 * share + 1.0
+    programme = Programme(score, {"t": cost}, {"t": budget})
+    cuts = [(solve(programme).choices, len(lengths) - 1)] if cut else []
+    try:
+        best = solve_all(programme, exclude=[one for one, _ in cuts])[0]
+    except InfeasibleError:
+        with pytest.raises(InfeasibleError, match="no choice differs enough"):
+            solve_fronts(programme, cuts)
+        return
+    found = solve_fronts(programme, cuts)
+    assert found.objective == pytest.approx(best.objective, abs=1e-9)
+    assert found.status == "optimal"
+    assert found.bound == pytest.approx(best.objective, abs=1e-9)
+
+
+def test_thinned_fronts_and_those_without_time_say_what_they_are():
+    programme = of_fractions(12, 9, 0.5)
+    thin = solve_fronts(programme, widest=3)
+    assert programme.within(thin.choices)
+    assert thin.status == "feasible"
+    late = solve_fronts(programme, end=time.monotonic() - 1)
+    assert programme.within(late.choices)
+    assert late.status == "time limit"
 
 
 @given(st.integers(0, 10**6), st.floats(1e-7, 1e7))

@@ -34,7 +34,7 @@ from smallnets.studies.fidelity import (
     with_control,
 )
 from smallnets.studies.fidelity.experiments import build_network, of_equal_length
-from smallnets.studies.fidelity.students import teacher_seed
+from smallnets.studies.seeds import member_seed
 
 JUDGED = {
     "agreement", "kl", "accuracy", "nll", "brier", "teacher accuracy", "ece", "train agreement",
@@ -94,7 +94,7 @@ def test_what_cannot_be_run_is_refused(arguments, message):
 
 def test_no_student_starts_at_a_teachers_first_weights():
     students, members = range(50), range(12)
-    teachers = {teacher_seed(seed, member) for seed in students for member in members}
+    teachers = {member_seed(seed, member) for seed in students for member in members}
     assert len(teachers) == 50 * 12
     assert not teachers & set(students)
 

@@ -173,6 +173,13 @@ def test_students_of_a_seed_have_one_teacher_and_one_start(digits, small_study, 
     assert digest(trained) != digest(start)
 
 
+def test_neighbouring_seeds_have_no_teacher_in_common(digits, small_study, tmp_path):
+    two = StudentConfig(next(iter(regimes(small_study).values())), 1, teachers=2)
+    for seed in (0, 1):
+        train_pair(digits, two, small_study, seed=seed, cache_dir=tmp_path)
+    assert len(list(tmp_path.glob("teacher-*"))) == 4
+
+
 def test_students_get_a_part_of_what_the_teacher_knows(digits, small_study):
     part = transfer_set(digits, small_study)
     assert len(part.y_train) == 64

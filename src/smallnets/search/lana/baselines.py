@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from smallnets import checks
-from smallnets.search.lana.programme import Programme
+from smallnets.search.lana.programme import SLACK, Programme
+from smallnets.search.lana.solve import cannot_be_met_together, solve
 
 Choices = tuple[int, ...]
 History = list[tuple[Choices, float]]
@@ -28,20 +29,23 @@ def random_choices(
 
     Raises:
         ValueError: a number is out of range.
+        InfeasibleError: the budgets cannot be met together; the message says what would do.
     """
     checks.whole("count", count, 1)
     checks.between("low", low, 0, 1)
-    return [_drawn(programme, generator, low) for _ in range(count)]
+    repair = Repair(programme)
+    return [_drawn(programme, repair, generator, low) for _ in range(count)]
 
 
-def _drawn(programme: Programme, generator: np.random.Generator, low: float) -> Choices:
+def _drawn(
+    programme: Programme, repair: "Repair", generator: np.random.Generator, low: float
+) -> Choices:
     places = [np.flatnonzero(row) for row in programme.allowed]
     key = next(iter(programme.budgets))
     choices = [int(generator.choice(place)) for place in places]
     fallback: Choices | None = None
     for _ in range(400):
-        if not programme.within(choices):
-            choices = _repaired(programme, choices, generator)
+        choices = repair(choices, generator)
         if programme.cost(key, choices) >= low * programme.budgets[key]:
             return tuple(choices)
         fallback = tuple(choices)
@@ -53,23 +57,69 @@ def _drawn(programme: Programme, generator: np.random.Generator, low: float) -> 
     return fallback or tuple(choices)
 
 
-def _repaired(
-    programme: Programme, choices: Sequence[int], generator: np.random.Generator
-) -> list[int]:
-    """Choices within the budgets: random layers get cheaper ones."""
-    fixed = list(choices)
-    places = [np.flatnonzero(row) for row in programme.allowed]
-    while not programme.within(fixed):
-        key = max(programme.budgets, key=lambda k: programme.cost(k, fixed) / programme.budgets[k])
-        options = [
-            (layer, int(j))
-            for layer, place in enumerate(places)
-            for j in place
-            if programme.costs[key][layer][j] < programme.costs[key][layer][fixed[layer]]
-        ]
-        layer, j = options[int(generator.integers(len(options)))]
-        fixed[layer] = j
-    return fixed
+class Repair:
+    """Brings choices within the budgets: random layers get cheaper ones.
+
+    Under one budget every step leads down, and the cheapest network is within it. Under several a
+    step down in one cost may lead up in another; after some steps the layers then take, in random
+    order, what a network has that keeps all budgets.
+
+    Args:
+        programme: its scores are not used.
+
+    Raises:
+        InfeasibleError: the budgets cannot be met together.
+    """
+
+    def __init__(self, programme: Programme) -> None:
+        self.programme = programme
+        lengths = [len(row) for row in programme.score]
+        self.starts = np.cumsum(lengths) - lengths
+        self.layer_of = np.repeat(np.arange(len(lengths)), lengths)
+        self.allowed = np.concatenate(programme.allowed)
+        self.costs = {key: np.concatenate(rows) for key, rows in programme.costs.items()}
+        alone = len(programme.budgets) == 1
+        self.steps = len(self.allowed) if alone else 4 * len(lengths)
+        self.meeting = None if alone else _one_within(programme)
+
+    def __call__(self, choices: Sequence[int], generator: np.random.Generator) -> list[int]:
+        """Choices within the budgets, made from allowed ones that may be above them."""
+        budgets, cost = self.programme.budgets, self.programme.cost
+        fixed = list(choices)
+        for _ in range(self.steps):
+            if self.within(fixed):
+                return fixed
+            key = max(budgets, key=lambda k: cost(k, fixed) / budgets[k])
+            now = self.costs[key][self.starts + fixed][self.layer_of]
+            options = np.flatnonzero(self.allowed & (self.costs[key] < now))
+            if not len(options):
+                break
+            place = int(options[int(generator.integers(len(options)))])
+            layer = int(self.layer_of[place])
+            fixed[layer] = place - int(self.starts[layer])
+        if self.meeting is not None:
+            for layer in generator.permutation(len(fixed)):
+                if self.within(fixed):
+                    break
+                fixed[layer] = self.meeting[layer]
+        return fixed
+
+    def within(self, choices: Sequence[int]) -> bool:
+        """Whether choices that are allowed keep all budgets."""
+        budgets = self.programme.budgets.items()
+        return all(self.programme.cost(k, choices) <= most * (1 + SLACK) for k, most in budgets)
+
+
+def _one_within(programme: Programme) -> Choices:
+    key, *others = programme.budgets
+    rest = {other: programme.budgets[other] for other in others}
+    costs = {other: programme.costs[other] for other in others}
+    cheapest = solve(
+        Programme(programme.costs[key], costs, rest, programme.forced, programme.forbidden)
+    )
+    if not programme.within(cheapest.choices):
+        raise cannot_be_met_together(programme, cheapest)
+    return cheapest.choices
 
 
 def random_search(
@@ -107,6 +157,7 @@ def evolve(
 
     Raises:
         ValueError: a number is below 1.
+        InfeasibleError: the budgets cannot be met together.
     """
     for name, value in (
         ("evaluations", evaluations), ("population", population), ("tournament", tournament),
@@ -114,13 +165,14 @@ def evolve(
         checks.whole(name, value, 1)
     history = random_search(programme, evaluate, min(population, evaluations), generator)
     places = [np.flatnonzero(row) for row in programme.allowed]
+    repair = Repair(programme)
     while len(history) < evaluations:
         living = history[-population:]
         rivals = generator.choice(len(living), min(tournament, len(living)), replace=False)
         child = list(min((living[i] for i in rivals), key=lambda one: one[1])[0])
         layer = int(generator.integers(programme.layers))
         child[layer] = int(generator.choice(places[layer]))
-        fitting = tuple(_repaired(programme, child, generator))
+        fitting = tuple(repair(child, generator))
         history.append((fitting, evaluate(fitting)))
     return history
 

@@ -9,7 +9,7 @@ slows all of them alike, and the median over the rounds forgets it.
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from smallnets.measure import Timing, evaluating, interleaved, parameters
 from smallnets.search.lana.layers import ReplaceableLayers, Replay
 from smallnets.search.lana.pool import Pool, Table
 from smallnets.storage import atomic_path
+from smallnets.training.naming import structure_of
 from smallnets.training.workers import threads as torch_threads
 
 
@@ -65,7 +66,7 @@ class LatencyTable:
         batch: examples in a batch.
         threads: CPU threads.
         processor: where it was measured.
-        entries: what -> quartiles. Layers of one kind and shape share an entry.
+        entries: what -> quartiles. Layers of one kind, shape and structure share an entry.
     """
 
     batch: int
@@ -167,7 +168,9 @@ def measure_table(
 
 
 def _keys(layered: ReplaceableLayers, pool: Pool) -> list[list[str]]:
-    """What is looked up for every candidate: its name, what it maps to what, its parameters."""
+    """What is looked up for every candidate: its name, what it maps to what, its parameters, and
+    the structure of its steps, in which layers of equal size may differ.
+    """
     rows = []
     for layer, names in enumerate(pool.names):
         given, made = ("x".join(map(str, sides)) for sides in layered.sizes[layer])
@@ -175,7 +178,8 @@ def _keys(layered: ReplaceableLayers, pool: Pool) -> list[list[str]]:
         for choice, name in enumerate(names):
             module = pool.module(layered, layer, choice)
             kind = "nothing" if isinstance(module, nn.Identity) else name
-            row.append(f"{kind} {given} to {made}, {parameters(module)} parameters")
+            size = f"{given} to {made}, {parameters(module)} parameters"
+            row.append(f"{kind} {size}, {_structure(module) or f'of layer {layer}'}")
         rows.append(row)
     return rows
 
@@ -183,4 +187,13 @@ def _keys(layered: ReplaceableLayers, pool: Pool) -> list[list[str]]:
 def _fixed_key(layered: ReplaceableLayers) -> str:
     size = "x".join(map(str, layered.example.shape[1:]))
     rest = parameters(layered.network) - sum(parameters(layer) for layer in layered.layers)
-    return f"fixed part for {size}, {rest} parameters"
+    structure = _structure(layered.network, layered.layers) or "of its own"
+    return f"fixed part for {size}, {rest} parameters, {structure}"
+
+
+def _structure(module: nn.Module, without: Sequence[nn.Module] = ()) -> str:
+    """What tells modules of one size apart; nothing where a part has no name."""
+    try:
+        return f"structure {structure_of(module, without)}"
+    except ValueError:
+        return ""

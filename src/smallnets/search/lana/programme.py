@@ -105,7 +105,7 @@ class Programme:
                 )
         for key, budget in self.budgets.items():
             least = self.least(key)
-            if budget < least * (1 - SLACK):
+            if least > budget * (1 + SLACK):
                 raise InfeasibleError(
                     f"budget of {key} must be at least {least:.6g}, the least that these layers "
                     f"can have; got {budget:.6g}"

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +13,11 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 
 from smallnets import checks
+from smallnets.search.lana.fronts import TOO_LATE, solve_fronts
 from smallnets.search.lana.pool import Table
 from smallnets.search.lana.programme import InfeasibleError, Programme, Selection, overlap_of
+
+TRIES = 20  # solutions of the solver's that may exceed a budget by less than its tolerance
 
 
 def solve(
@@ -30,6 +34,8 @@ def solve(
     scaled to their budgets and scores to their range, so that the solver's tolerances mean the same
     in seconds and in multiply-accumulates. What it returns is checked in float64; a choice that
     exceeds a budget by less than the solver's tolerance is cut off, and the rest solved again.
+    Where that happens time and again, `smallnets.search.lana.fronts` takes over, which computes in
+    float64 itself.
 
     Args:
         programme: what is to be solved.
@@ -37,7 +43,8 @@ def solve(
         overlap: layers in which the answer may agree with each of them; by default all but one.
         rel_gap: stop when the objective, counted from the sum of each layer's best score, is within
             this share of the bound.
-        time_limit: seconds for the solver; what it has found by then is returned.
+        time_limit: seconds in all, as far as HiGHS keeps to what it is given of them; what has been
+            found by then is returned.
 
     Raises:
         ValueError: overlap, gap or limit is out of range.
@@ -51,17 +58,27 @@ def solve(
         checks.above("time_limit", time_limit, 0)
     cuts = [(tuple(choices), overlap) for choices in exclude]
     options = {"mip_rel_gap": rel_gap} | ({"time_limit": time_limit} if time_limit else {})
-    while True:
+    end = time.monotonic() + (time_limit or np.inf)
+    bound = -np.inf
+    for _ in range(TRIES):
+        if time_limit is not None:
+            if (left := end - time.monotonic()) <= 0:
+                break
+            options["time_limit"] = left
         result, constant, scale = _highs(programme, cuts, options, integer=True)
+        if result.x is None and (len(cuts) > len(exclude) or result.status == 4):
+            break  # nothing is left that the solver takes to be within, or it is at a loss
         if result.x is None:
-            raise InfeasibleError(_reason(programme, cuts, result))
+            raise InfeasibleError(_reason(programme, cuts, result, end))
         choices = [int(row.argmax()) for row in _split(programme, result.x)]
         far = all(overlap_of(choices, other) <= most for other, most in cuts)
         if far and programme.within(choices):
             status = "time limit" if result.status == 1 else "optimal"
             bound = constant + (result.mip_dual_bound or 0.0) / scale
             return programme.selection(choices, bound, status)
+        bound = max(bound, constant + (result.mip_dual_bound or 0.0) / scale)
         cuts.append((tuple(choices), layers - 1))
+    return solve_fronts(programme, cuts[: len(exclude)], end=end, bound=bound)
 
 
 def relax(programme: Programme) -> tuple[float, Table]:
@@ -163,23 +180,41 @@ def _quiet() -> Iterator[None]:
 
 
 def _reason(
-    programme: Programme, cuts: Sequence[tuple[tuple[int, ...], int]], result: OptimizeResult
+    programme: Programme,
+    cuts: Sequence[tuple[tuple[int, ...], int]],
+    result: OptimizeResult,
+    end: float,
 ) -> str:
-    """One line on why there is no solution."""
+    """One line on why there is no solution, found before `end`."""
     if result.status == 1:
-        return "no choice was found within the time limit; give more time"
+        return TOO_LATE
     if cuts:
         return f"no choice differs enough from the {len(cuts)} earlier ones; raise the overlap"
     key, *others = programme.budgets
     rest = {other: programme.budgets[other] for other in others}
     costs = {other: programme.costs[other] for other in others}
+    left = end - time.monotonic()
+    if not others or left <= 0:
+        return f"the budgets of {', '.join(programme.budgets)} cannot be met together"
     try:
         cheapest = solve(
-            Programme(programme.costs[key], costs, rest, programme.forced, programme.forbidden)
+            Programme(programme.costs[key], costs, rest, programme.forced, programme.forbidden),
+            time_limit=left if np.isfinite(left) else None,
         )
     except InfeasibleError:
         return f"the budgets of {', '.join(others)} cannot be met together"
-    return (
+    return str(cannot_be_met_together(programme, cheapest))
+
+
+def cannot_be_met_together(programme: Programme, cheapest: Selection) -> InfeasibleError:
+    """The error for several budgets, with the least that the first can be.
+
+    Args:
+        programme: whose budgets they are.
+        cheapest: the network that costs least of the first kind within the other budgets.
+    """
+    key = next(iter(programme.budgets))
+    return InfeasibleError(
         f"the budgets cannot be met together: with the others kept, that of {key} must be at least "
         f"{cheapest.objective:.6g}; got {programme.budgets[key]:.6g}"
     )

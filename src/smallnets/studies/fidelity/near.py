@@ -25,10 +25,10 @@ from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.fidelity.students import (
     StudentEvaluator,
     seen_images,
-    teacher_seed,
     train_teacher,
 )
 from smallnets.studies.networks import build_network
+from smallnets.studies.seeds import member_seed
 from smallnets.studies.study import Measures
 from smallnets.surgery import recalibrate
 
@@ -60,7 +60,7 @@ def train_from_starts(
     """
     teacher = train_teacher(dataset, settings, seed, 0, cache_dir, settings.near_norm)
     random_init = build_network(settings.network, dataset, seed, norm=settings.near_norm)
-    first = build_network(settings.network, dataset, teacher_seed(seed, 0), norm=settings.near_norm)
+    first = build_network(settings.network, dataset, member_seed(seed, 0), norm=settings.near_norm)
     size = settings.training.batch_size
     batches = seen_images(dataset, settings.training.view, size).split(size)
 

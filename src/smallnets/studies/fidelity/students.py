@@ -13,15 +13,11 @@ from smallnets.distill.fidelity.objective import Ensemble, Objective, distill_fr
 from smallnets.measure import CalibrationBins, calibration_bins
 from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.seeds import member_seed
 from smallnets.studies.study import Measures
 from smallnets.training import TrainSettings
 
 LOOKED_AT = 600  # random training images on which train agreement is measured, at most
-
-
-def teacher_seed(seed: int, member: int) -> int:
-    """Seed of a teacher, which no student and no other teacher shares."""
-    return 1000 * (seed + 1) + member
 
 
 def train_teacher(
@@ -34,7 +30,7 @@ def train_teacher(
 ) -> nn.Module:
     """A member of a seed's ensemble, trained on the labels, or taken from `cache_dir`."""
     return train_network(
-        settings.network, dataset, settings.teaching, teacher_seed(seed, member), cache_dir,
+        settings.network, dataset, settings.teaching, member_seed(seed, member), cache_dir,
         label="teacher", norm=norm,
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from smallnets.search.lana.tuning import evaluate_network, fine_tune
 from smallnets.studies.lana.networks import build_arguments, layered_network, replaceable
 from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
 from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.study import by_seed, run_grid
 from smallnets.surgery import recalibrate
 from smallnets.training import for_seeds, run_parallel, seeded
@@ -46,13 +47,13 @@ def train_member(
     if name != settings.teacher:
         teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
     elif settings.published is not None:
-        network = build_network(name, dataset, 1000 + seed, **build_arguments(name))
+        network = build_network(name, dataset, teacher_seed(seed), **build_arguments(name))
         return read_weights(network, settings.published)
     return train_network(
         name,
         dataset,
         teaching,
-        1000 + seed,
+        teacher_seed(seed),
         cache_dir,
         label=f"network-{name}",
         **build_arguments(name),

@@ -22,6 +22,7 @@ from smallnets.models import StagedNetwork
 from smallnets.studies.matching.plan import Settings
 from smallnets.studies.matching.students import IMAGES, StudentConfig, regimes
 from smallnets.studies.networks import build_network
+from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.study import Measures, by_seed, every, run_grid
 
 
@@ -106,7 +107,7 @@ def train_pair(
     # A published checkpoint is one teacher; others are trained.
     trained = replace(settings, published=None)
     teachers = [
-        train_teacher(dataset, trained if i else settings, seed + i, cache_dir, side)
+        train_teacher(dataset, trained if i else settings, seed, cache_dir, side, i)
         for i, side in enumerate(sides)
     ]
     network = config.network or settings.student
@@ -143,26 +144,27 @@ def train_teacher(
     seed: int,
     cache_dir: Path | None = None,
     resolution: int | None = None,
+    number: int = 0,
 ) -> StagedNetwork:
-    """The teacher of a seed, trained on the labels of all training images, or read from the
+    """A teacher of a seed, trained on the labels of all training images, or read from the
     settings' published checkpoint.
 
     Args:
         dataset, settings: what it learns and how.
-        seed: of its start and training.
+        seed: of the repetition, which has its own teachers.
         cache_dir: folder for finished trainings.
         resolution: at which it sees images; None is the students'.
+        number: which of the teachers.
     """
     if settings.published is not None:
         return published_teacher(settings.teacher, settings.published, dataset)
-    teacher = build_network(settings.teacher, dataset, 1000 + seed)
+    own = teacher_seed(seed, number)
+    teacher = build_network(settings.teacher, dataset, own)
     view = replace(settings.matching, view="same/rc", labels=1.0)
     view = replace(view, resolution=resolution or view.resolution, teacher_resolution=None)
     steps = settings.teaching
     training = replace(steps, warmup_epochs=steps.warmup_epochs or settings.warmup * steps.epochs)
-    match(
-        teacher, (), dataset, view, training, seed=1000 + seed, cache_dir=cache_dir, label="teacher"
-    )
+    match(teacher, (), dataset, view, training, seed=own, cache_dir=cache_dir, label="teacher")
     return teacher
 
 

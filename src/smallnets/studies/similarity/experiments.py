@@ -15,6 +15,7 @@ from smallnets.distill.similarity.diagnostics import measures
 from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.distill.similarity.objective import DistillationObjective, Layers, distil
 from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.similarity.plan import Settings
 from smallnets.studies.study import Measures
 from smallnets.training import fit, observe, seeded
@@ -44,7 +45,7 @@ def train_teacher(
 ) -> nn.Module:
     """The teacher of a seed, trained on the labels."""
     return train_network(
-        settings.teacher, dataset, settings.training, 1000 + seed, cache_dir,
+        settings.teacher, dataset, settings.training, teacher_seed(seed), cache_dir,
         label=f"teacher-{settings.teacher}",
     )  # fmt: skip
 

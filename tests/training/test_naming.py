@@ -1,0 +1,204 @@
+"""A kept training is never another one's: what differs has another name, or none."""
+
+import copy
+import os
+import re
+import runpy
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from smallnets.training import Classification, fit, run_parallel
+from smallnets.training.naming import name_of, structure_of
+from smallnets.training.naming_code import references
+
+NOTEBOOK = Path(__file__).with_name("notebook_cells.py")
+CELLS, run = (runpy.run_path(str(NOTEBOOK))[name] for name in ("CELLS", "run"))
+
+
+@pytest.mark.parametrize("what", CELLS)
+def test_what_differs_in_one_thing_has_another_name(what):
+    cell, *values = CELLS[what]
+    names = [name_of(thing=run(cell, value)) for value in values]
+    assert names[0] != names[1]
+    assert [name_of(thing=run(cell, value)) for value in values] == names, "the cell run again"
+
+
+# A copy of these is another thing: hooks stay behind, and shared memory is parted.
+PARTED = ("a hook of a tensor", "weights that are one and weights that are equal")
+
+
+@pytest.mark.parametrize("what", [what for what in CELLS if what not in PARTED])
+def test_a_copy_has_the_same_name(what):
+    cell, *values = CELLS[what]
+    for value in values:
+        thing = run(cell, value)
+        if not isinstance(thing, torch.Generator):  # which cannot be copied
+            assert name_of(thing=copy.deepcopy(thing)) == name_of(thing=thing)
+
+
+def test_names_are_the_same_in_another_process():
+    said = [
+        subprocess.run(
+            [sys.executable, NOTEBOOK], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout.splitlines()
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    here = [
+        " ".join([what, *(name_of(thing=run(cell, value)) for value in values)])
+        for what, (cell, *values) in CELLS.items()
+    ]
+    assert said[0] == said[1] == here
+
+
+def test_a_notebooks_own_things_have_the_same_name_in_a_worker():
+    cell, value, _ = CELLS["a method that is called by another"]
+    thing = run(cell, value)
+
+    def named(number):
+        return name_of(thing=thing)
+
+    jobs = [{"number": number} for number in range(2)]
+    assert run_parallel(named, jobs, workers=2) == [name_of(thing=thing)] * 2
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [
+        (threading.Lock(), "_thread.lock"),
+        ((number for number in range(3)), "generator"),
+        (open(os.devnull), "_io.TextIOWrapper"),  # noqa: SIM115
+        (torch.zeros(2).to_sparse(), "torch.Tensor"),
+        (torch.zeros(2, device="meta"), "torch.Tensor"),
+        (torch.jit.script(nn.ReLU()), r"torch\.jit\._script\.RecursiveScriptModule"),
+        (lambda: eval("weight"), "builtin_function_or_method"),
+        (lambda: globals()["weight"], "builtin_function_or_method"),
+    ],
+    ids=["lock", "generator", "file", "sparse", "meta", "scripted", "eval", "globals"],
+)
+def test_what_has_no_name_is_refused_in_a_line(thing, kind):
+    with pytest.raises(ValueError, match="cannot be kept") as error:
+        name_of(objective={"inner": [thing]})
+    message = str(error.value)
+    assert message.startswith("objective['inner'][0]")
+    assert message.endswith("cache_dir=None trains without keeping")
+    assert "\n" not in message
+    assert re.search(rf"got a ({kind}), so", message)
+
+
+def test_endless_nesting_is_refused_in_a_line():
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="cannot be kept") as error:
+        name_of(objective=nested)
+    assert len(str(error.value)) < 300
+
+
+def test_what_refers_to_itself_has_a_name():
+    ring, other = [1], [1]
+    ring.append(ring)
+    other.append(other)
+    assert name_of(ring=ring) == name_of(ring=other) != name_of(ring=[1, [1]])
+
+
+def test_a_training_that_has_no_name_is_refused_and_trains_without_keeping(
+    tiny, settings, new_model, tmp_path
+):
+    class Locked(Classification):
+        lock = threading.Lock()
+
+    quick = replace(settings, epochs=1)
+    with pytest.raises(ValueError, match=r"objective.*\.lock must be something that can be named"):
+        fit(new_model(), tiny, quick, seed=0, objective=Locked(), cache_dir=tmp_path)
+    assert len(fit(new_model(), tiny, quick, seed=0, objective=Locked())) == 1
+
+
+def test_the_mode_in_which_a_network_comes_does_not_count(tiny, settings, new_model, tmp_path):
+    for mode in (True, False):
+        fit(new_model().train(mode), tiny, replace(settings, epochs=1), seed=0, cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_default_type_counts(tiny, settings, new_model, tmp_path):
+    model = new_model()
+    quick = replace(settings, epochs=1)
+    fit(copy.deepcopy(model), tiny, quick, seed=0, cache_dir=tmp_path)
+    torch.set_default_dtype(torch.float64)
+    try:
+        fit(model, tiny, quick, seed=0, cache_dir=tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@dataclass(frozen=True)
+class Lazy:
+    weight: float = 1.0
+
+    @cached_property
+    def computed(self):
+        return [self.weight]
+
+
+def test_what_is_computed_from_the_rest_does_not_count():
+    one, other = Lazy(), Lazy()
+    assert other.computed == [1.0]
+    assert name_of(one=one) == name_of(one=other)
+
+
+def test_code_that_has_run_often_has_its_old_name():
+    def hot(n):
+        total = 0
+        for number in range(n):
+            total += number * 2
+        return total
+
+    before = name_of(hot=hot)
+    hot(100_000)
+    assert name_of(hot=hot) == before
+
+
+def test_a_module_of_ones_own_counts_with_what_is_used_of_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_losses.py").write_text("WEIGHT = 1\ndef loss(): return WEIGHT\n")
+    cell = "import own_losses\nthing = lambda: {0}own_losses.loss()"
+    late = "def thing():\n    import own_losses\n    return {0}own_losses.loss()"
+    first = [name_of(thing=run(one, "")) for one in (cell, late)]
+    sys.modules["own_losses"].WEIGHT = 2
+    second = [name_of(thing=run(one, "")) for one in (cell, late)]
+    del sys.modules["own_losses"]
+    assert not set(first) & set(second)
+    assert [name_of(thing=run(one, "")) for one in (cell, late)] == first
+
+
+def test_what_code_refers_to_is_found_in_functions_inside_it():
+    def outer():
+        from os import path
+
+        return lambda: np.mean(path)
+
+    found = references(outer.__code__)
+    assert found.globals == ("np",)
+    assert found.imports == (("os", 0),)
+    assert "mean" in found.attributes
+
+
+def test_structures_are_equal_where_only_numbers_differ():
+    def network(dilation=1, act=nn.ReLU):
+        return nn.Sequential(nn.Conv2d(3, 3, 3, dilation=dilation), act(), nn.Identity())
+
+    plain = network()
+    assert structure_of(plain) == structure_of(network().eval().requires_grad_(False))
+    others = [network(2), network(act=nn.GELU), nn.Sequential(*plain[:2])]
+    assert len({structure_of(one) for one in [plain, *others]}) == 4
+    assert structure_of(plain, plain[2:]) == structure_of(others[2])
