@@ -29,14 +29,8 @@ if TYPE_CHECKING:
     import lightning_fabric
 
 History = list[dict[str, float]]
-GROUND = (
-    "batches.py",
-    "data",
-    "models",
-    "training",
-    "losses.py",
-    "surgery.py",
-)  # what every training runs
+# What every training runs.
+GROUND = ("batches.py", "data", "models", "training", "losses.py", "surgery.py")
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:
