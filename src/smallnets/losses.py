@@ -88,3 +88,9 @@ def check_pair(student_logits: Tensor, teacher_logits: Tensor) -> None:
     for logits in (student_logits, teacher_logits):
         if not logits.is_floating_point():
             raise ValueError(f"logits must be floating-point numbers; got {logits.dtype}")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise ValueError unless all numbers are finite: of NaN, `argmax` makes a class."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{name} must be finite; got NaN or infinity")

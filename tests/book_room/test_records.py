@@ -37,9 +37,7 @@ def save(parameters):
 
 def test_record_tells_what_was_run_and_measured(parameters, tmp_path):
     record = save(parameters)
-    stored = json.loads(
-        (tmp_path / "02_similarity_preserving.record.json").read_text(encoding="utf-8")
-    )
+    stored = read_record(tmp_path / "02_similarity_preserving.record.json")
     assert stored == json.loads(json.dumps(record))
     assert stored["dataset"] == "npz:set.npz"
     assert stored["seeds"] == [0, 1]
@@ -138,9 +136,7 @@ def test_records_are_the_same_bytes_in_every_locale(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]", b'{"other": 1}', b"[" * 99999])
 def test_a_damaged_record_is_named_in_one_line(tmp_path, content):
     (tmp_path / "r.json").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"r\.json (is damaged: .|must hold chapter; it l)"
-    ) as error:
+    with pytest.raises(ValueError, match=r"r\.json (is damaged|must hold chapter)") as error:
         read_record(tmp_path / "r.json", "chapter")
     assert "\n" not in str(error.value)
 

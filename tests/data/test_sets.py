@@ -234,3 +234,28 @@ def test_without_a_network_the_error_says_what_to_copy_where(cache, monkeypatch,
     assert text.startswith(f"{name} is not complete in {cache / 'torchvision'}")
     assert {**sets.ARRAYS, **sets.PICTURES}[name].stored in text
     assert "\n" not in text
+
+
+# --- damaged files
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", None])
+def test_a_damaged_picture_is_named_in_one_line(tmp_path, monkeypatch, content):
+    folder_set(tmp_path / "imagenet")
+    monkeypatch.setenv("SMALLNETS_DATA", str(tmp_path))
+    file = tmp_path / "imagenet" / "train" / "bee" / "2.png"
+    file.write_bytes(file.read_bytes()[:60] if content is None else content)
+    with pytest.raises(ValueError, match=r"picture .*bee/2\.png cannot be read: .") as error:
+        load("imagenet", size=16)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [AssertionError(), KeyError(3), EOFError("cut\nshort")])
+def test_a_damaged_published_file_is_one_line_that_says_what_to_remove(published, cache, wrong):
+    def mnist(root, train, download):
+        raise wrong
+
+    published("MNIST", mnist)
+    with pytest.raises(ValueError, match="mnist in .* is damaged .*: remove MNIST/raw") as error:
+        load("mnist")
+    assert "\n" not in str(error.value)

@@ -24,9 +24,9 @@ def silent(source: str) -> list[str]:
         given = [one.value for one in node.args if isinstance(one, ast.Constant)]
         binary = any(isinstance(one, str) and "b" in one and len(one) < 4 for one in given)
         text = name in READS and not binary and owner not in ("os", "Image")
-        if text or (owner == "subprocess" and name in RUNS and keywords & {"text"}):
-            if "encoding" not in keywords:
-                found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        text |= owner == "subprocess" and name in RUNS and "text" in keywords
+        if text and "encoding" not in keywords:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
     return found
 
 

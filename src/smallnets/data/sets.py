@@ -24,7 +24,7 @@ from tqdm import tqdm
 from smallnets.checks import whole
 from smallnets.data.dataset import Dataset
 from smallnets.data.kept import kept
-from smallnets.storage import cache_directory, source_digest
+from smallnets.storage import cache_directory, one_line, source_digest
 
 SIZE = 64  # pixels, height and width of pictures unless told otherwise
 
@@ -62,6 +62,7 @@ def array_set(name: str) -> Dataset:
 
     Raises:
         ConnectionError: if it is not on disk and cannot be downloaded.
+        ValueError: if a file on disk is damaged.
     """
     source = ARRAYS[name]
     train = _published(name, source, source.train)
@@ -97,7 +98,8 @@ def picture_set(
     Raises:
         ConnectionError: if a torchvision set is not on disk and cannot be downloaded.
         FileNotFoundError: if a folder set is not there.
-        ValueError: if train/ and val/ of a folder set hold different classes.
+        ValueError: if train/ and val/ of a folder set hold different classes, or a picture or file
+            is damaged.
     """
     size = SIZE if size is None else whole("size", size, 8)
     sources, class_names, flips = _folder(name) if name in FOLDERS else _pictures(name)
@@ -167,11 +169,15 @@ def _published(name: str, source: _Source, arguments: dict[str, Any]) -> Any:
     try:
         return getattr(datasets, source.torchvision)(str(root), download=True, **arguments)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise ConnectionError(
-            f"{name} is not complete in {root} and could not be downloaded ({reason}); "
+            f"{name} is not complete in {root} and could not be downloaded ({one_line(error)}); "
             f"load it once on a machine with a network and copy {source.stored} "
             f"from there into {root}"
+        ) from error
+    except Exception as error:  # a damaged file ends in whatever its bytes happen to mean
+        raise ValueError(
+            f"{name} in {root} is damaged ({one_line(error)}): remove {source.stored} from there, "
+            "and it is downloaded again"
         ) from error
 
 
@@ -198,8 +204,13 @@ def _decode(name: str, pictures: Any, order: list[int], size: int) -> tuple[Tens
     labels = torch.empty(len(order), dtype=torch.int64)
 
     def read(place: int) -> None:
-        picture, labels[place] = pictures[order[place]]
-        square = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+        try:
+            picture, labels[place] = pictures[order[place]]
+            square = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+        except Exception as error:  # a damaged picture ends in whatever its bytes happen to mean
+            files = getattr(pictures, "samples", None)  # of a folder
+            which = files[order[place]][0] if files else f"number {order[place]} of {name}"
+            raise ValueError(f"picture {which} cannot be read: {one_line(error)}") from error
         images[place] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     with ThreadPoolExecutor() as threads:  # decoding and resizing run outside Python's lock

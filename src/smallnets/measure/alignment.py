@@ -14,12 +14,24 @@ import torch
 from torch import Tensor
 
 from smallnets import checks
+from smallnets.losses import check_finite
 
 KERNELS = ("rbf", "linear")
 
 
 def hsic(kernel_a: Tensor, kernel_b: Tensor) -> Tensor:
-    """Sum of the products of two centred kernels (n, n); a scalar without a normalisation."""
+    """Sum of the products of two centred kernels (n, n); a scalar without a normalisation.
+
+    Raises:
+        ValueError: the kernels are not finite, or not square and of one shape.
+    """
+    if kernel_a.shape != kernel_b.shape or kernel_a.shape != 2 * kernel_a.shape[:1]:
+        raise ValueError(
+            "kernels must be square and of one shape; "
+            f"got {tuple(kernel_a.shape)} and {tuple(kernel_b.shape)}"
+        )
+    check_finite("kernels", kernel_a)
+    check_finite("kernels", kernel_b)
     return (_centred(kernel_a) * _centred(kernel_b)).sum()
 
 
@@ -30,8 +42,12 @@ def kernel_matrix(rows: Tensor, kernel: str = "rbf", sigma: float | None = None)
         rows: float64 (n, features).
         kernel: "rbf" or "linear".
         sigma: width of the "rbf"; None takes sigma^2 = median of the non-zero squared distances.
+
+    Raises:
+        ValueError: an unknown kernel, numbers that are not finite, or examples that are all alike.
     """
     checks.one_of("kernel", kernel, KERNELS)
+    check_finite("representations", rows)
     gram = rows @ rows.T
     if kernel == "linear":
         return gram
@@ -56,7 +72,8 @@ def cka(a: Tensor, b: Tensor, kernel: str = "rbf", sigma: float | None = None) -
 
     Raises:
         ValueError: fewer than three examples, different numbers of them, another number of
-            dimensions, an unknown kernel, or features that are the same for all examples.
+            dimensions, an unknown kernel, features that are not finite or the same for all
+            examples.
     """
     checks.one_of("kernel", kernel, KERNELS)
     sides = []
@@ -71,6 +88,7 @@ def cka(a: Tensor, b: Tensor, kernel: str = "rbf", sigma: float | None = None) -
         raise ValueError(f"both sides must show the same examples; got {len(a)} and {len(b)}")
     checks.at_least("number of examples", len(a), 3)
     for rows in sides:
+        check_finite("representations", rows)
         if bool((rows == rows[0]).all()):
             raise ValueError("features must differ between examples; got the same for all")
     if kernel == "linear":  # the same from features, of which there are fewer than examples

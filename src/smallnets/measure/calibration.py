@@ -37,7 +37,12 @@ class CalibrationBins:
         )
 
     def error(self) -> float:
-        """Expected calibration error: |accuracy - mean confidence| of a bin, mean over examples."""
+        """Expected calibration error: |accuracy - mean confidence| of a bin, mean over examples.
+
+        Raises:
+            ValueError: the bins hold no examples.
+        """
+        checks.above("number of examples in the bins", self.count.sum().item(), 0)
         return ((self.correct - self.confidence).abs().sum() / self.count.sum()).item()
 
     def diagram(self) -> tuple[Tensor, Tensor]:
@@ -56,7 +61,7 @@ def calibration_bins(logits: Tensor, labels: Tensor, bins: int = 10) -> Calibrat
         bins: how many equal intervals of [0, 1].
 
     Raises:
-        ValueError: shapes or labels do not fit, or `bins` is below 1.
+        ValueError: shapes or labels do not fit, logits are not finite, or `bins` is below 1.
     """
     accuracy(logits, labels)  # checks both
     edges = torch.linspace(0, 1, checks.whole("bins", bins, 1) + 1, dtype=torch.float64)[1:-1]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smallnets.losses import kl_divergence
+from smallnets.losses import check_finite, kl_divergence
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -18,8 +18,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         labels: (n,) whole numbers.
 
     Raises:
-        ValueError: if shapes do not match, there are no examples, or a label is outside the
-            classes.
+        ValueError: if shapes do not match, there are no examples, logits are not finite, or a
+            label is outside the classes.
     """
     _check_labels(logits, labels)
     return (logits.argmax(1) == labels).double().mean().item()
@@ -35,7 +35,7 @@ def agreement(a: Tensor, b: Tensor) -> float:
         b: logits (n, classes) of the other.
 
     Raises:
-        ValueError: if shapes differ or there are no examples.
+        ValueError: if shapes differ, there are no examples, or logits are not finite.
     """
     _check_pair("a", a, "b", b)
     return (a.argmax(1) == b.argmax(1)).double().mean().item()
@@ -48,7 +48,7 @@ def predictive_kl(*, student_logits: Tensor, teacher_logits: Tensor) -> float:
         student_logits, teacher_logits: (n, classes), by name: a swap would go unnoticed.
 
     Raises:
-        ValueError: if shapes differ or there are no examples.
+        ValueError: if shapes differ, there are no examples, or logits are not finite.
     """
     _check_pair("student_logits", student_logits, "teacher_logits", teacher_logits)
     return kl_divergence(student_logits.double(), teacher_logits.double()).item()
@@ -62,8 +62,8 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
         labels: (n,) whole numbers.
 
     Raises:
-        ValueError: if shapes do not match, there are no examples, or a label is outside the
-            classes.
+        ValueError: if shapes do not match, there are no examples, logits are not finite, or a
+            label is outside the classes.
     """
     _check_labels(logits, labels)
     return F.cross_entropy(logits.double(), labels.long()).item()
@@ -75,6 +75,8 @@ def _check_pair(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
             f"{name_a} and {name_b} must have one shape (n, classes) with n at least 1; "
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
+    check_finite(name_a, a)
+    check_finite(name_b, b)
 
 
 def _check_labels(logits: Tensor, labels: Tensor) -> None:
@@ -83,6 +85,7 @@ def _check_labels(logits: Tensor, labels: Tensor) -> None:
             "logits and labels must have shapes (n, classes) and (n,) with n at least 1; "
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
+    check_finite("logits", logits)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be whole numbers; got {labels.dtype}")
     low, high = int(labels.min()), int(labels.max())

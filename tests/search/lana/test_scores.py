@@ -88,6 +88,16 @@ def test_bad_scoring_sets_are_refused(layered, pool):
         score_pool(layered, pool, x, y, batch_size=0)
 
 
+def test_a_candidate_that_says_not_a_number_is_refused():
+    with seeded(0):
+        network, x = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 5)).eval(), torch.randn(6, 8)
+        broken = nn.Linear(8, 8)
+    nn.init.constant_(broken.bias, torch.nan)
+    layered, pool = ReplaceableLayers(network, ("0",), x[:2]), Pool([{"broken": broken}])
+    with pytest.raises(ValueError, match="logits of the teacher and of every candidate must be f"):
+        score_pool(layered, pool, x, torch.zeros(6, dtype=torch.long))
+
+
 def test_bad_predictions_are_refused():
     with pytest.raises(ValueError, match="one for each of 2 layers; got 1"):
         predicted_loss(1.0, [np.zeros(2), np.zeros(2)], [0])

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import ensemble_log_probs, kl_divergence, to_float32
+from smallnets.losses import check_finite, ensemble_log_probs, kl_divergence, to_float32
 
 Temperature: TypeAlias = float | Tensor
 
@@ -109,8 +109,12 @@ def hard_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of the student's tempered probabilities with the teacher's first choice, times
     tau^2.
+
+    Raises:
+        ValueError: as `soft_cross_entropy`, or the teacher's logits are not finite.
     """
     tau = _checked(student_logits, teacher_logits, temperature)
+    check_finite("teacher logits", teacher_logits)
     chosen = teacher_logits.argmax(dim=1, keepdim=True)
     return (tau**2 * -tempered(student_logits, temperature).gather(1, chosen)).mean()
 

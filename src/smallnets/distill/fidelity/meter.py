@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smallnets import checks, measure
+from smallnets.losses import check_finite
 from smallnets.measure import CalibrationBins, calibration_bins
 
 
@@ -38,6 +39,9 @@ def overlap(*, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -
     Returns:
         "both right", "the same mistake", "only the teacher right", "only the student right" and
         "different mistakes". The first two are the agreement.
+
+    Raises:
+        ValueError: as `measure.accuracy`.
     """
     for logits in (teacher_logits, student_logits):
         measure.accuracy(logits, labels)  # checks shapes and labels
@@ -56,6 +60,9 @@ def overlap(*, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -
 def brier_score(logits: Tensor, labels: Tensor) -> float:
     """Squared distance of the probabilities from the one-hot label: summed over classes, mean over
     examples; 0 to 2.
+
+    Raises:
+        ValueError: as `measure.accuracy`.
     """
     measure.accuracy(logits, labels)
     target = torch.nn.functional.one_hot(labels.long(), logits.shape[1]).double()
@@ -85,8 +92,7 @@ class FidelityMeter:
             ValueError: shapes or labels do not fit, or logits are not finite.
         """
         for name, logits in (("teacher", teacher_logits), ("student", student_logits)):
-            if not bool(logits.isfinite().all()):
-                raise ValueError(f"{name} logits must be finite; got NaN or infinity")
+            check_finite(f"{name} logits", logits)
         count = len(student_logits)
         parts = {
             "agreement": measure.agreement(teacher_logits, student_logits),

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import check_pair, kl_divergence, to_float32
+from smallnets.losses import check_finite, check_pair, kl_divergence, to_float32
 
 DISTANCES = ("kl", "hard", "l2", "euclidean", "logsoftmax_euclidean")
 
@@ -64,7 +64,8 @@ def logit_distance(
         (batch,).
 
     Raises:
-        ValueError: as `kl_distance`, or an unknown kind or smoothing.
+        ValueError: as `kl_distance`, an unknown kind or smoothing, or a teacher for "hard" whose
+            logits are not finite.
     """
     checks.one_of("kind", kind, DISTANCES)
     checks.above("temperature", temperature, 0)
@@ -75,6 +76,7 @@ def logit_distance(
     if kind == "kl":
         return temperature**2 * kl_divergence(student, teacher, temperature, reduction="none")
     if kind == "hard":
+        check_finite("teacher logits", teacher)
         rest = smoothing / max(teacher.shape[1] - 1, 1)
         target = torch.full_like(teacher, rest)
         target.scatter_(1, teacher.argmax(dim=1, keepdim=True), 1 - smoothing)
@@ -115,10 +117,13 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor, k: int = 1) -> Ten
     """Whether the teacher's first class is among the student's first k, bool (batch,).
 
     Raises:
-        ValueError: shapes do not fit, or k is not between 1 and the number of classes.
+        ValueError: shapes do not fit, logits are not finite, or k is not between 1 and the number
+            of classes.
     """
     check_pair(student_logits, teacher_logits)
     checks.between("k", checks.whole("k", k, 1), 1, student_logits.shape[1])
+    check_finite("student logits", student_logits)
+    check_finite("teacher logits", teacher_logits)
     first = teacher_logits.argmax(dim=1, keepdim=True)
     # Of equal logits the first counts, as in `argmax`.
     ranked = student_logits.argsort(dim=1, descending=True, stable=True)

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import to_float32
+from smallnets.losses import check_finite, to_float32
 
 NORMALISATIONS = ("row", "frobenius", "cosine", "none")
 SMALLEST_NORM = 1e-12
@@ -161,14 +161,15 @@ def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
         labels: (batch,).
 
     Raises:
-        ValueError: shapes do not fit, or the batch has no pair of one class, or none of two
-            classes.
+        ValueError: shapes do not fit, similarities are not finite, or the batch has no pair of one
+            class, or none of two classes.
     """
     if similarity.shape != (len(labels), len(labels)):
         raise ValueError(
             f"similarity must be ({len(labels)}, {len(labels)}) for {len(labels)} labels; "
             f"got {tuple(similarity.shape)}"
         )
+    check_finite("similarity", similarity)
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     within, between = similarity[same & ~itself], similarity[~same]

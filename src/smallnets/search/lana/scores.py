@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.batches import Batches, Source
-from smallnets.losses import kl_divergence
+from smallnets.losses import check_finite, kl_divergence
 from smallnets.measure import evaluating
 from smallnets.search.lana.candidates import feature_loss
 from smallnets.search.lana.layers import ReplaceableLayers, Replay
@@ -56,7 +56,7 @@ def score_pool(
         0 for the teacher's own layer; may be negative.
 
     Raises:
-        ValueError: there are no inputs, or labels do not fit.
+        ValueError: there are no inputs, labels do not fit, or logits are not finite.
     """
     checks.whole("batch_size", batch_size, 1)
     batches: Iterable[tuple[Tensor, Tensor]]
@@ -94,6 +94,7 @@ def score_pool(
 
 def _sums(logits: Tensor, teacher_logits: Tensor, y: Tensor) -> np.ndarray:
     """Cross-entropy, errors and KL(teacher || network), summed over a batch."""
+    check_finite("logits of the teacher and of every candidate", logits)
     classes = logits.shape[1]
     if int(y.min()) < 0 or int(y.max()) >= classes:
         raise ValueError(
@@ -123,13 +124,15 @@ def rank_agreement(predicted: Sequence[float], measured: Sequence[float]) -> dic
     """Kendall's tau, Spearman's and Pearson's correlation of predictions and measurements.
 
     Raises:
-        ValueError: fewer than two pairs, or lengths that differ.
+        ValueError: fewer than two pairs, lengths that differ, or numbers that are not finite.
     """
     if len(predicted) != len(measured) or len(predicted) < 2:
         raise ValueError(
             "predicted and measured must be equally many and at least two; "
             f"got {len(predicted)} and {len(measured)}"
         )
+    if not np.isfinite([*predicted, *measured]).all():
+        raise ValueError("predicted and measured must be finite; got NaN or infinity")
     return {
         "kendall": float(stats.kendalltau(predicted, measured).statistic),
         "spearman": float(stats.spearmanr(predicted, measured).statistic),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smallnets import measure
 from smallnets.data import Dataset
+from smallnets.losses import check_finite
 from smallnets.quantize.genie.network import QuantizedNetwork, calibrate, quantize
 from smallnets.quantize.genie.reconstruct import UnitHistory, reconstruct
 from smallnets.quantize.genie.statistics import matching_loss
@@ -113,15 +114,20 @@ def describe_images(network: nn.Module, images: Tensor) -> dict[str, float]:
 
 def diversity(network: nn.Module, images: Tensor) -> float:
     """Mean distance of two images' logits."""
-    with torch.no_grad():
-        return float(torch.pdist(network(images)).mean())
+    return float(torch.pdist(_logits(network, images)).mean())
 
 
 def classes_seen(network: nn.Module, images: Tensor) -> float:
     """In how many classes the images are, by the network's word: exp of the classes' entropy."""
-    with torch.no_grad():
-        share = torch.bincount(network(images).argmax(1)).double() / len(images)
+    share = torch.bincount(_logits(network, images).argmax(1)).double() / len(images)
     return float((-(share * share.clamp(min=1e-12).log()).sum()).exp())
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits = network(images)
+    check_finite("logits", logits)
+    return logits
 
 
 def cases(settings: Settings) -> list[Case]:
