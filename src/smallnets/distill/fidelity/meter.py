@@ -29,7 +29,7 @@ def agreement_bounds(accuracy_a: float, accuracy_b: float) -> tuple[float, float
     return max(0.0, accuracy_a + accuracy_b - 1), 1 - abs(accuracy_a - accuracy_b)
 
 
-def overlap(*, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
+def overlap(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> dict[str, float]:
     """How two sets of answers meet, as shares of the examples that add up to 1.
 
     Args:
