@@ -256,6 +256,6 @@ def test_a_damaged_published_file_is_one_line_that_says_what_to_remove(published
         raise wrong
 
     published("MNIST", mnist)
-    with pytest.raises(ValueError, match="mnist in .* is damaged .*: remove MNIST/raw") as error:
+    with pytest.raises(ValueError, match=r"mnist in .* is damaged .*: remove MNIST/raw") as error:
         load("mnist")
     assert "\n" not in str(error.value)
