@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import chain
 from typing import Any
 
@@ -95,12 +96,12 @@ class Batches:
             ValueError: anything else, whose content cannot be told; the line says what to do.
         """
         if isinstance(self.source, list | tuple):
-            return "batches", self.steps, list(self)
+            return "batches", self.steps, [_digest(*pair) for pair in replace(self, like=None)]
         if isinstance(self.source, DataLoader) and _drawn_from_tensors(self.source):
             loader, sampler = self.source, self.source.sampler
             drawn = (type(sampler).__name__, len(sampler), getattr(sampler, "replacement", None))
             how = (loader.batch_size, loader.drop_last, self.steps, self.labelled, self.prepare)
-            return "loader", drawn, how, list(loader.dataset.tensors)
+            return "loader", drawn, how, _digest(*loader.dataset.tensors)
         raise ValueError(
             "a training on batches can be kept if they are a list of tensors, or a plain "
             "DataLoader over a TensorDataset without a generator of its own, since what others "
@@ -212,6 +213,15 @@ def first_weights(network: nn.Module) -> Tensor | None:
     """The first floating-point tensor of a network, which says where and what its inputs are."""
     tensors = chain(network.parameters(), network.buffers())
     return next((one for one in tensors if one.is_floating_point()), None)
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 of types, shapes and values."""
+    digest = sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _drawn_from_tensors(loader: "DataLoader[Any]") -> bool:

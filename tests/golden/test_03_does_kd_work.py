@@ -31,10 +31,9 @@ from smallnets.distill.fidelity import (
     soft_cross_entropy,
     tempered,
 )
-from smallnets.measure import cka
+from smallnets.measure import calibration_bins, cka
 from smallnets.measure.alignment import hsic, kernel_matrix
 from smallnets.models import named
-from smallnets.studies.fidelity.experiments import calibration_bins
 from smallnets.surgery import recalibrate
 from smallnets.training import TrainSettings, learning_rate, new_optimizer
 

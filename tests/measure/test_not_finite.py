@@ -26,19 +26,27 @@ MEASURES = {
     "agreement": lambda bad: measure.agreement(bad, bad.clone()),
     "agreement, first": lambda bad: measure.agreement(bad, GOOD),
     "agreement, second": lambda bad: measure.agreement(GOOD, bad),
-    "predictive_kl, teacher": lambda bad: measure.predictive_kl(bad, GOOD),
-    "predictive_kl, student": lambda bad: measure.predictive_kl(GOOD, bad),
+    "predictive_kl, teacher": lambda bad: measure.predictive_kl(
+        student_logits=GOOD, teacher_logits=bad
+    ),
+    "predictive_kl, student": lambda bad: measure.predictive_kl(
+        student_logits=bad, teacher_logits=GOOD
+    ),
     "cka, rbf": lambda bad: measure.cka(bad, GOOD),
     "cka, linear": lambda bad: measure.cka(GOOD, bad, "linear"),
     "kernel_matrix": lambda bad: kernel_matrix(bad.double()),
     "hsic, first": lambda bad: hsic(bad @ bad.T, SQUARE),
     "hsic, second": lambda bad: hsic(SQUARE, bad @ bad.T),
-    "overlap, teacher": lambda bad: overlap(bad, GOOD, LABELS),
-    "overlap, student": lambda bad: overlap(GOOD, bad, LABELS),
+    "overlap, student": lambda bad: overlap(bad, GOOD, LABELS),
+    "overlap, teacher": lambda bad: overlap(GOOD, bad, LABELS),
     "brier_score": lambda bad: brier_score(bad, LABELS),
-    "FidelityMeter, teacher": lambda bad: FidelityMeter().update(bad, GOOD),
-    "FidelityMeter, student": lambda bad: FidelityMeter().update(GOOD, bad),
-    "hard_cross_entropy": lambda bad: hard_cross_entropy(bad, GOOD),
+    "FidelityMeter, teacher": lambda bad: FidelityMeter().update(
+        student_logits=GOOD, teacher_logits=bad
+    ),
+    "FidelityMeter, student": lambda bad: FidelityMeter().update(
+        student_logits=bad, teacher_logits=GOOD
+    ),
+    "hard_cross_entropy": lambda bad: hard_cross_entropy(student_logits=GOOD, teacher_logits=bad),
     "agreement of matching, student": lambda bad: agreement(bad, GOOD, 2),
     "agreement of matching, teacher": lambda bad: agreement(GOOD, bad, 2),
     "logit_distance, hard": lambda bad: logit_distance(GOOD, bad, "hard"),

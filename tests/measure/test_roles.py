@@ -122,7 +122,7 @@ def test_students_of_an_ensemble_are_judged_against_it(digits, networks):
     training = TrainSettings(epochs=1, batch_size=32)
     found = StudentEvaluator(networks["teacher"], digits, training)(networks["student"])
     test = logits_of(networks, digits.normalise(digits.x_test))
-    seen = logits_of(networks, seen_images(digits, training.augmentation, 32, 600))
+    seen = logits_of(networks, seen_images(digits, training.view, 32, 600))
     assert found["kl"] == pytest.approx(kl_by_hand(*test), rel=1e-5)
     assert found["train kl"] == pytest.approx(kl_by_hand(*seen), rel=1e-5)
     assert found["accuracy"] == measure.accuracy(test[1], digits.y_test)

@@ -19,7 +19,15 @@ from smallnets.quantize.rounding import integer_range
 def nearest_codes(
     x: Tensor, step: Tensor | float, low: int, high: int, zero: Tensor | float = 0
 ) -> Tensor:
-    """Return the codes of the levels nearest to `x`, between `low` and `high`, in x's dtype."""
+    """Return the codes of the levels nearest to `x`, between `low` and `high`, in x's dtype.
+
+    Raises:
+        ValueError: the dtype does not reach to the largest code, as float16 at 16 bits.
+    """
+    if high > torch.finfo(x.dtype).max:
+        raise ValueError(
+            f"codes must be at most {torch.finfo(x.dtype).max:g} in {x.dtype}; got {high}"
+        )
     return (torch.round(x / step) + zero).clamp(low, high)
 
 
@@ -234,7 +242,8 @@ def usable(step: Tensor) -> Tensor:
     """Whether steps are finite and above 0, by more than the rounding of denormal numbers."""
     kind = torch.finfo(step.dtype)
     least = min(kind.tiny, torch.finfo(torch.float32).tiny)
-    return (step >= least) & (step <= kind.max)
+    wide = step.double()  # in half precision `least` would be 0
+    return (wide >= least) & (wide <= kind.max)
 
 
 def _wide_enough(width: Tensor, high: int) -> Tensor:

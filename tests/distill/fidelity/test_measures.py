@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from smallnets import measure
 from smallnets.distill.fidelity import FidelityMeter, agreement_bounds, brier_score, overlap
-from smallnets.measure import cka
-from smallnets.studies.fidelity.experiments import calibration_bins
+from smallnets.measure import calibration_bins, cka
 
 
 def doubles(seed, *shape):

@@ -59,7 +59,8 @@ def test_the_objective_has_what_was_asked_for(layered, digits, quick, monkeypatc
     monkeypatch.setattr(
         "smallnets.search.lana.tuning.fit", lambda *_, objective, **__: seen.append(objective)
     )
-    fine_tune(nn.Identity(), layered.network, digits, quick, seed=0, alpha=0.25, temperature=3.0)
+    student = copy.deepcopy(layered.network)
+    fine_tune(student, layered.network, digits, quick, seed=0, alpha=0.25, temperature=3.0)
     assert seen[0].teacher is layered.network
     assert (seen[0].alpha, seen[0].temperature) == (0.25, 3.0)
 

@@ -62,7 +62,10 @@ def solve(
     bound = -np.inf
     for _ in range(TRIES):
         if time_limit is not None:
-            if (left := end - time.monotonic()) <= 0:
+            left = end - time.monotonic()
+            if left <= 0 and len(cuts) == len(exclude):
+                raise InfeasibleError(TOO_LATE)
+            if left <= 0:
                 break
             options["time_limit"] = left
         result, constant, scale = _highs(programme, cuts, options, integer=True)
