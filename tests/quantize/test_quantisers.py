@@ -339,7 +339,7 @@ def test_beta_waits_then_falls_to_its_end() -> None:
         (lambda: pact(torch.ones(2), torch.tensor(0.0), 4), "alpha must be one number above 0"),
         (lambda: pact(torch.ones(2), torch.tensor(torch.nan), 4), "alpha must be one number"),
         (lambda: dorefa_weights(torch.ones(2), 4, "max"), "scale must be one of unit, largest"),
-        (lambda: dorefa_weights(torch.zeros(2), 4), "a weight that is not 0"),
+        (lambda: dorefa_weights(torch.zeros(2), 4), "one that is not 0"),
         (lambda: pack_signs(torch.tensor([[0.0, 1.0]])), "rows of \\+1 and -1"),
         (
             lambda: binary_product(pack_signs(torch.ones(1, 9)), pack_signs(torch.ones(1, 9)), 20),
@@ -350,7 +350,7 @@ def test_beta_waits_then_falls_to_its_end() -> None:
             lambda: ttq(torch.ones(2), torch.ones(()), torch.ones(()), 2.0),
             "ratio must be between 0 and 1; got 2.0",
         ),
-        (lambda: power_range(torch.zeros(2), 4), "a weight that is not 0"),
+        (lambda: power_range(torch.zeros(2), 4), "one that is not 0"),
         (lambda: power_range(torch.ones(2), 1), "bits must be at least 2; got 1"),
         (lambda: beta_schedule(0, 0), "total must be at least 1"),
         (lambda: beta_schedule(0, 10, warmup=1.0), "warmup must be below 1"),

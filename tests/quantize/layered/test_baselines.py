@@ -29,7 +29,7 @@ def test_the_original_scheme_does_not_nest():
     [
         (lambda: adabits_unit(torch.ones(1), 2, "floor"), "scheme must be one of"),
         (lambda: AdaBits(scheme="floor"), "scheme must be one of"),
-        (lambda: adabits_weights(torch.zeros(2, 1, 3), 2), "needs a weight that is not 0; got"),
+        (lambda: adabits_weights(torch.zeros(2, 1, 3), 2), "one that is not 0; got"),
     ],
 )
 def test_what_is_refused(call, message):
