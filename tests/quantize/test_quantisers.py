@@ -377,11 +377,16 @@ GRIDS = {
 
 
 @pytest.mark.filterwarnings("ignore:channels")
-@pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for kind in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+        for name in GRIDS
+        if kind is not torch.float16 or "16 bits" not in name  # which it cannot count
+    ],
+)
 def test_steps_are_above_zero_and_what_is_read_back_is_finite(name: str, kind: torch.dtype) -> None:
-    if kind is torch.float16 and "16 bits" in name:
-        pytest.skip("half precision cannot count so far")
     for rows in (TINY, TINY[:1], TINY[1:2], TINY[:2]):
         for one in (True, False):
             w = rows.to(kind)
