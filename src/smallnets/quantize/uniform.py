@@ -241,9 +241,8 @@ def _width(least: Tensor, most: Tensor) -> Tensor:
 def usable(step: Tensor) -> Tensor:
     """Whether steps are finite and above 0, by more than the rounding of denormal numbers."""
     kind = torch.finfo(step.dtype)
-    least = min(kind.tiny, torch.finfo(torch.float32).tiny)
-    wide = step.double()  # in half precision `least` would be 0
-    return (wide >= least) & (wide <= kind.max)
+    least = 2.0**-24 if step.dtype is torch.float16 else kind.tiny  # half precision needs them
+    return (step >= least) & (step <= kind.max)
 
 
 def _wide_enough(width: Tensor, high: int) -> Tensor:
