@@ -34,9 +34,9 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        modules = {name: module for name, module in model.named_modules() if name}
-        unknown = [name for name in names if name not in modules]
+        unknown = [name for name in names if not _has(model, name)]
         if unknown or not names:
+            modules = [name for name, _ in model.named_modules() if name]
             given = ", ".join(map(repr, unknown)) or "none"
             raise ValueError(f"names must be among {', '.join(modules)}; got {given}")
         self.names = tuple(names)
@@ -67,3 +67,10 @@ class FeatureTap:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    try:
+        return bool(name) and isinstance(model.get_submodule(name), nn.Module)
+    except AttributeError:
+        return False

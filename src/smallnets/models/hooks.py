@@ -44,11 +44,10 @@ def check_hooks(model: nn.Module, names: Iterable[str], *, compiled: bool = Fals
     Raises:
         ValueError: a module, or one around it, is compiled or scripted.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
     for name in names:
-        around = ancestors(name)
-        scripted = any(isinstance(modules[one], torch.jit.ScriptModule) for one in around)
-        frozen = not compiled and any(_compiled(modules[one]) for one in (*around, name))
+        around = [model.get_submodule(one) for one in ancestors(name)]
+        scripted = any(isinstance(one, torch.jit.ScriptModule) for one in around)
+        frozen = not compiled and any(map(_compiled, (*around, model.get_submodule(name))))
         if scripted or frozen:
             kind, before = ("scripted", "torch.jit") if scripted else ("compiled", "torch.compile")
             raise ValueError(
@@ -98,26 +97,28 @@ class Recorder:
 
     def __init__(self, model: nn.Module, names: Sequence[str], side: str = "out") -> None:
         check_hooks(model, names)
-        modules = dict(model.named_modules(remove_duplicate=False))
         self.side, self.passes = side, 0
         self._kept: dict[str, Tensor] = {}
         self._versions: dict[str, int | None] = {}
         self._runs: dict[str, int] = {}
         self._depth = 0
-        self._mode: _CopyBeforeWriting | None = None  # while a pass runs
+        self._mode: _CopyBeforeWriting | None = None  # while a pass runs and something is kept
         self._handles: list[RemovableHandle] = []
-        for around in dict.fromkeys(modules[one] for name in names for one in ancestors(name)):
+        for around in dict.fromkeys(
+            model.get_submodule(one) for name in names for one in ancestors(name)
+        ):
             enter, leave = self._passing(around)
             self._handles += [
                 around.register_forward_pre_hook(enter),
                 around.register_forward_hook(leave, always_call=True),
             ]
         for name in names:
-            given, made = self._hearing(name, modules[name])
+            module = model.get_submodule(name)
+            given, made = self._hearing(name, module)
             self._handles.append(
-                modules[name].register_forward_pre_hook(given, with_kwargs=True)
+                module.register_forward_pre_hook(given, with_kwargs=True)
                 if side == "in"
-                else modules[name].register_forward_hook(made)
+                else module.register_forward_hook(made)
             )
 
     def has(self, name: str) -> bool:
@@ -176,6 +177,9 @@ class Recorder:
             raise ValueError(f"{name!r} must {verb} a tensor; got {type(value).__name__}")
         if self._depth == 0:  # called by itself, outside of a pass
             self._runs[name] = 0
+        elif self._mode is None:  # from here on there is something to be overwritten
+            self._mode = _CopyBeforeWriting(self)
+            self._mode.__enter__()
         self._runs[name] = self._runs.get(name, 0) + 1
         self._keep(name, value)
 
@@ -200,8 +204,6 @@ class Recorder:
                 self.passes += 1
                 self._kept.clear()
                 self._runs.clear()
-                self._mode = _CopyBeforeWriting(self)
-                self._mode.__enter__()
             self._depth += 1
 
         def leave(called: nn.Module, inputs: Any, output: Any) -> None:
