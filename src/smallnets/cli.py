@@ -12,8 +12,8 @@ from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
 from smallnets.storage import one_line, user_path
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    import numpy
+    import torch
 
 REFUSED = (
     "ValueError",
@@ -218,7 +218,7 @@ def show_data(name: str | None, picture: str | None) -> None:
         click.echo(f"wrote {picture}")
 
 
-def sheet(images: "Tensor") -> "np.ndarray":
+def sheet(images: "torch.Tensor") -> "numpy.ndarray":
     """Images (n, channels, height, width) in rows of ten, full ones if there are ten or more.
 
     Returns:
