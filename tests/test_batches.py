@@ -1,12 +1,20 @@
 """Batches of one's own: what is read, when, and what is refused."""
 
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from smallnets.batches import Batches, first_weights
 from smallnets.data import Dataset, as_batches
@@ -14,6 +22,7 @@ from smallnets.training.checkpoint import cache_path
 
 X = torch.arange(20.0).view(10, 2)
 Y = torch.arange(10) % 3
+IN_ORDER = "in_order" in signature(DataLoader).parameters  # since torch 2.6
 PAIRS = [(X[:4], Y[:4]), (X[4:8], Y[4:8]), (X[8:], Y[8:])]
 
 
@@ -178,6 +187,11 @@ def loader(x=X, y=Y, size=4, **how):
     return DataLoader(TensorDataset(x, y), size, **how)
 
 
+def drawn(order, size=4, drop_last=False, **how):
+    sampler = BatchSampler(order, size, drop_last)
+    return DataLoader(TensorDataset(X, Y), batch_sampler=sampler, **how)
+
+
 def named(data):
     return cache_path(Path(), "kept", data=data.key).name
 
@@ -202,6 +216,10 @@ def test_every_thing_that_decides_batches_changes_their_name():
         Batches(loader(), prepare=lambda x: 2 * x),
         Batches(loader(sampler=RandomSampler(X, replacement=True))),
         Batches(loader(sampler=RandomSampler(X, num_samples=8))),
+        Batches(loader(sampler=RandomSampler(X[:9], num_samples=8))),
+        Batches(drawn(RandomSampler(X), 5)),
+        Batches(drawn(RandomSampler(X), 5, drop_last=True)),
+        Batches(drawn(SequentialSampler(X), 3)),
     ]
     assert len({named(data) for data in different}) == len(different)
 
@@ -211,6 +229,21 @@ def test_equal_batches_have_one_name():
     assert named(Batches(PAIRS)) == named(Batches(again))
     one, other = (Batches(loader(x=X.clone(), shuffle=True)) for _ in range(2))
     assert named(one) == named(other.on(nn.Linear(2, 3)).of_classes(3))
+
+
+def test_a_list_is_named_by_what_is_done_to_it_not_by_what_that_gave_once():
+    def noisy(x):
+        return x + torch.rand(())
+
+    data = Batches(PAIRS, prepare=noisy)
+    assert named(data) == named(data) != named(Batches(PAIRS, prepare=lambda x: x))
+    levels = [((X * 10).to(torch.uint8), Y)]
+    assert named(Batches(levels, prepare=noisy)) != named(data)
+
+
+def test_a_loader_with_a_sampler_of_batches_is_named_by_it():
+    assert named(Batches(drawn(RandomSampler(X)))) == named(Batches(loader(shuffle=True)))
+    assert named(Batches(drawn(SequentialSampler(X)))) == named(Batches(loader()))
 
 
 class Other(TensorDataset):
@@ -231,6 +264,11 @@ class Other(TensorDataset):
         loader(worker_init_fn=print),
         loader(size=None),
         loader(sampler=list(range(10))),
+        drawn(RandomSampler(X, generator=torch.Generator())),
+        drawn(RandomSampler(X), generator=torch.Generator()),
+        drawn(list(range(10))),
+        loader(num_workers=1, persistent_workers=True),
+        *([loader(num_workers=1, in_order=False)] if IN_ORDER else []),
     ],
 )
 def test_batches_whose_content_cannot_be_told_have_no_name(source):

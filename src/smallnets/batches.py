@@ -90,18 +90,21 @@ class Batches:
         """All that decides what the batches are, for the name of a training on them.
 
         A list is named by its tensors; a `DataLoader` over a `TensorDataset` by these and by how it
-        draws from them, if it draws from torch's global generator, which a training seeds.
+        draws from them, if it draws from torch's global generator, which a training seeds; both by
+        what `prepare` is.
 
         Raises:
             ValueError: anything else, whose content cannot be told; the line says what to do.
         """
+        how = (self.steps, self.labelled, self.any_labels, self.prepare)
         if isinstance(self.source, list | tuple):
-            return "batches", self.steps, [_digest(*pair) for pair in replace(self, like=None)]
+            return "batches", how, [_digest(*self._parts(batch)) for batch in self.source]
         if isinstance(self.source, DataLoader) and _drawn_from_tensors(self.source):
-            loader, sampler = self.source, self.source.sampler
-            drawn = (type(sampler).__name__, len(sampler), getattr(sampler, "replacement", None))
-            how = (loader.batch_size, loader.drop_last, self.steps, self.labelled, self.prepare)
-            return "loader", drawn, how, _digest(*loader.dataset.tensors)
+            drawn = self.source.batch_sampler
+            order = drawn.sampler
+            among = (len(order.data_source), len(order), getattr(order, "replacement", None))
+            drawn = (type(order).__name__, among, drawn.batch_size, drawn.drop_last)
+            return "loader", drawn, how, _digest(*self.source.dataset.tensors)
         raise ValueError(
             "a training on batches can be kept if they are a list of tensors, or a plain "
             "DataLoader over a TensorDataset without a generator of its own, since what others "
@@ -169,7 +172,8 @@ class Batches:
             return chain(seen, self.source)
         return self.source
 
-    def _read(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def _parts(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Inputs as they come, and labels."""
         parts = list(batch) if isinstance(batch, Sequence) and not isinstance(batch, str) else batch
         if not isinstance(parts, list):
             parts = [parts]
@@ -181,6 +185,13 @@ class Batches:
         inputs = torch.as_tensor(parts[0])
         if inputs.ndim == 0 or len(inputs) == 0:
             raise ValueError(f"a batch must hold examples; got inputs {tuple(inputs.shape)}")
+        if not self.labelled:
+            return inputs, torch.zeros(len(inputs), dtype=torch.int64)
+        labels = torch.as_tensor(parts[1])
+        return inputs, labels if self.any_labels else _labels(labels, len(inputs), self.num_classes)
+
+    def _read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        inputs, labels = self._parts(batch)
         if self.prepare is not None:
             inputs = self.prepare(inputs)
         elif inputs.dtype == torch.uint8:
@@ -188,11 +199,6 @@ class Batches:
                 "inputs must be as the network takes them; got uint8: normalise them in the "
                 "loader, or say how with Batches(loader, prepare=...)"
             )
-        labels = torch.zeros(len(inputs), dtype=torch.int64)
-        if self.labelled:
-            labels = torch.as_tensor(parts[1])
-            if not self.any_labels:
-                labels = _labels(labels, len(inputs), self.num_classes)
         if self.like is None:
             return inputs, labels
         inputs = moved_to(self.like, inputs)
@@ -226,14 +232,17 @@ def _digest(*tensors: Tensor) -> str:
 
 def _drawn_from_tensors(loader: "DataLoader[Any]") -> bool:
     """Whether a loader gives tensors in an order that only torch's global generator decides."""
+    batches = loader.batch_sampler
+    order = batches.sampler if type(batches) is BatchSampler else None
     return (
         type(loader) is DataLoader
         and type(loader.dataset) is TensorDataset
-        and type(loader.batch_sampler) is BatchSampler
-        and type(loader.sampler) in (RandomSampler, SequentialSampler)
-        and loader.generator is getattr(loader.sampler, "generator", None) is None
+        and type(order) in (RandomSampler, SequentialSampler)
+        and loader.generator is getattr(order, "generator", None) is None
         and loader.collate_fn is default_collate
         and loader.worker_init_fn is None
+        and not loader.persistent_workers  # which seed themselves in their first epoch alone
+        and getattr(loader, "in_order", True)
     )
 
 
