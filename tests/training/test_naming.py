@@ -1,7 +1,10 @@
 """A kept training is never another one's: what differs has another name, or none."""
 
 import copy
+import importlib
+import operator
 import os
+import random
 import re
 import runpy
 import subprocess
@@ -15,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from smallnets.training import Classification, fit, run_parallel
+from smallnets.training import Classification, fit, naming_code, run_parallel
+from smallnets.training.checkpoint import place_of_training
 from smallnets.training.naming import name_of, structure_of
 from smallnets.training.naming_code import references
 
@@ -82,9 +87,19 @@ def test_a_notebooks_own_things_have_the_same_name_in_a_worker():
         (torch.jit.script(nn.ReLU()), r"torch\.jit\._script\.RecursiveScriptModule"),
         (lambda: eval("weight"), "builtin_function_or_method"),
         (lambda: globals()["weight"], "builtin_function_or_method"),
+        (lambda: vars(np)["pi"], "builtin_function_or_method"),
+        (lambda: compile("weight", "", "eval"), "builtin_function_or_method"),
+        (lambda: open("weight"), "builtin_function_or_method"),  # noqa: SIM115
+        (lambda: os.environ["WEIGHT"], r"os\._Environ"),
+        (lambda: os.getenv("WEIGHT"), "function"),
+        (lambda: sys.modules["own"], "dict"),
+        (lambda: importlib.import_module("own").weight, "function"),
     ],
-    ids=["lock", "generator", "file", "sparse", "meta", "scripted", "eval", "globals"],
-)
+    ids=[
+        "lock", "generator", "file", "sparse", "meta", "scripted", "eval", "globals", "vars",
+        "compile", "open", "environ", "getenv", "modules", "import",
+    ],
+)  # fmt: skip
 def test_what_has_no_name_is_refused_in_a_line(thing, kind):
     with pytest.raises(ValueError, match="cannot be kept") as error:
         name_of(objective={"inner": [thing]})
@@ -181,6 +196,96 @@ def test_a_module_of_ones_own_counts_with_what_is_used_of_it(tmp_path, monkeypat
     assert [name_of(thing=run(one, "")) for one in (cell, late)] == first
 
 
+IN_A_PACKAGE = {
+    "an attribute of an attribute": "import own_parts.deep\nthing = lambda: own_parts.deep.W",
+    "an import inside": "def thing():\n    from own_parts import deep\n    return deep.W",
+    "a name that is imported": "def thing():\n    from own_parts.deep import W\n    return W",
+    "a package that imports": "import own_parts\nthing = lambda: own_parts.weight()",
+    "what is closed over": (
+        "import own_parts.deep\ndef make(own): return lambda: own.deep.W\nthing = make(own_parts)"
+    ),
+    "an object's attribute": (
+        "import own_parts.deep\nclass Loss:\n    def __init__(self, own): self.own = own\n"
+        "    def __call__(self): return self.own.W\nthing = Loss(own_parts.deep)"
+    ),
+    "a text": "import own_parts.deep\nthing = lambda: getattr(own_parts.deep, 'W')",
+    "a text from elsewhere": "import own_parts.deep\nthing = lambda n: getattr(own_parts.deep, n)",
+    "its dictionary": "import own_parts.deep\nthing = lambda: own_parts.deep.__dict__['W']",
+}
+
+
+@pytest.mark.parametrize("how", IN_A_PACKAGE)
+def test_what_a_package_of_ones_own_holds_counts_however_it_is_reached(how, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_parts").mkdir()
+    package = "def weight():\n    return inner()\nfrom own_parts.deep import inner\n"
+    (tmp_path / "own_parts" / "__init__.py").write_text(package)
+    (tmp_path / "own_parts" / "deep.py").write_text("W = 1\ndef inner(): return W\n")
+    thing = run(IN_A_PACKAGE[how], "")
+    first = name_of(thing=thing)
+    assert name_of(thing=thing) == first
+    sys.modules["own_parts.deep"].W = 2
+    second = name_of(thing=thing)
+    for name in ("own_parts", "own_parts.deep"):
+        del sys.modules[name]
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "from torch.nn import functional as F\nthing = lambda x: F.relu(x)",
+        "import torch\nthing = lambda x: torch.nn.functional.relu(x)",
+        "def thing(x):\n    import torch.nn.functional as F\n    return F.relu(x)",
+    ],
+)
+def test_what_was_put_in_the_place_of_an_installed_function_counts(cell, monkeypatch):
+    thing = run(cell, "")
+    before = name_of(thing=thing)
+    names = {before}
+    for other in (F.gelu, lambda x: 2 * x, lambda x: 3 * x):
+        monkeypatch.setattr(F, "relu", other)
+        names.add(name_of(thing=thing))
+    monkeypatch.undo()
+    assert len(names) == 4
+    assert name_of(thing=thing) == before
+
+
+def test_what_installed_modules_keep_counts_by_its_place_not_by_its_state():
+    def thing(x):
+        return random.gauss(0, 1) * np.random.rand() * np.exp(x) * torch.nn.functional.max_pool2d(x)
+
+    before = name_of(thing=thing)
+    random.gauss(0, 1), np.random.rand()
+    assert name_of(thing=thing) == before
+
+
+def test_a_room_that_was_edited_has_another_name_at_once(monkeypatch):
+    before = name_of(thing=fit)
+    monkeypatch.setattr(naming_code, "source_digest", lambda part: "edited")
+    assert name_of(thing=fit) != before
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("cudnn.deterministic", True), ("cudnn.allow_tf32", False), ("mkldnn.enabled", False)],
+)
+def test_how_exactly_torch_computes_counts(place, value, settings, monkeypatch):
+    before = place_of_training(settings, None)
+    holder, _, key = place.rpartition(".")
+    monkeypatch.setattr(operator.attrgetter(holder)(torch.backends), key, value)
+    assert place_of_training(settings, None) != before
+
+
+def test_the_precision_of_products_counts(settings):
+    before = place_of_training(settings, None)
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert place_of_training(settings, None) != before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_what_code_refers_to_is_found_in_functions_inside_it():
     def outer():
         from os import path
@@ -189,7 +294,7 @@ def test_what_code_refers_to_is_found_in_functions_inside_it():
 
     found = references(outer.__code__)
     assert found.globals == ("np",)
-    assert found.imports == (("os", 0),)
+    assert found.imports == (("os", 0, ("path",)),)
     assert "mean" in found.attributes
 
 

@@ -11,6 +11,7 @@ import pickle
 import platform
 import warnings
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
 History = list[dict[str, float]]
 # What every training runs.
-GROUND = ("batches.py", "data", "models", "training", "losses.py", "surgery.py")
+GROUND = ("batches.py", "data", "measure", "models", "training", "losses.py", "surgery.py")
+SWITCHES = (
+    "cuda.matmul.allow_tf32", "cuda.matmul.allow_fp16_reduced_precision_reduction",
+    "cuda.matmul.allow_bf16_reduced_precision_reduction", "cuda.matmul.fp32_precision",
+    "cudnn.allow_tf32", "cudnn.conv.fp32_precision", "cudnn.deterministic", "cudnn.benchmark",
+    "mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.enabled",
+)  # fmt: skip
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:
@@ -57,12 +64,25 @@ def place_of_training(
     settings: TrainSettings, fabric: "lightning_fabric.Fabric | None"
 ) -> tuple[str, ...]:
     """Device, arithmetic, and how many processes train together in what way."""
-    default = str(torch.get_default_dtype())
+    numbers = str(torch.get_default_dtype()), *_switches()
     if fabric is None:
-        return settings.accelerator, settings.arithmetic, "1", default
+        return settings.accelerator, settings.arithmetic, "1", *numbers
     strategy = fabric.strategy
     kinds = str(strategy.precision.precision), type(strategy).__name__
-    return fabric.device.type, settings.arithmetic, *kinds, str(fabric.world_size), default
+    return fabric.device.type, settings.arithmetic, *kinds, str(fabric.world_size), *numbers
+
+
+def _switches() -> tuple[str, ...]:
+    """How exactly, and in what order, torch is told to compute; in its older and newer words."""
+    kinds = torch.get_deterministic_debug_mode(), torch._C._get_float32_matmul_precision()
+    return tuple(map(str, (*kinds, *map(_said, SWITCHES))))
+
+
+def _said(place: str) -> object:
+    try:
+        return attrgetter(place)(torch.backends)
+    except (AttributeError, RuntimeError):  # this torch, or what was set so far, lacks the word
+        return None
 
 
 def cache_path(folder: Path, label: str, suffix: str = ".safetensors", **content: Any) -> Path:

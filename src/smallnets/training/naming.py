@@ -43,6 +43,7 @@ def name_of(**content: Any) -> str:
     Raises:
         ValueError: something has no name; one line says what, and where it was found.
     """
+    code.version_of_module.cache_clear()  # a room of this library may have been edited meanwhile
     namer = Namer()
     for key in sorted(content):
         namer.name(content[key], key)
@@ -154,6 +155,8 @@ class Namer:
 
     def _name(self, thing: Any) -> None:
         kind = type(thing)
+        if id(thing) in code.UNBOUNDED:
+            self.refuse(thing)
         if kind in VALUES:
             self.put(kind.__name__, VALUES[kind](thing))
         elif kind in (tuple, torch.Size):

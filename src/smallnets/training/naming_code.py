@@ -4,13 +4,19 @@ What an installed package defines is named by where it is found and the package'
 really found there. All other code, as that of a notebook, is named by what it does: bytecode,
 constants, defaults, what it closes over, and every global that it refers to, with the code behind
 these. Sources are not asked: those of a notebook can be stale or gone.
+
+Of modules that code refers to, what is used of them counts, however deep it lies in a package; of a
+module of one's own that is kept by an object, all of it. Of an installed one that is what stands
+under the name now, so that a function that was put in another's place is seen, if it is the named
+code that calls it. Code that can reach anything is refused.
 """
 
 import builtins
 import dis
 import functools
-import importlib.util
+import importlib
 import inspect
+import os
 import platform
 import sys
 import sysconfig
@@ -41,7 +47,20 @@ OF_ENUMS = {
     "_hashable_values_", "_unhashable_values_map_", "_new_member_", "_use_args_",
     "_member_type_", "_value_repr_", "__new_member__", "_generate_next_value_",
 }  # fmt: skip
-UNBOUNDED = ("eval", "exec", "globals", "__import__")  # by these anything may be reached
+# By these anything may be reached: other code, files, the surroundings.
+UNBOUNDED = {
+    id(thing): thing
+    for thing in (
+        eval, exec, globals, vars, compile, open, __import__, sys.modules, os.environ,
+        getattr(os, "environb", os.environ), os.getenv, importlib.import_module, importlib.reload,
+        importlib.__import__,
+    )
+}  # fmt: skip
+BY_NAME = {"getattr", "attrgetter", "methodcaller", "__dict__", "__getattribute__"}
+OF_MODULES = {
+    "__builtins__", "__cached__", "__doc__", "__file__", "__loader__", "__name__", "__package__",
+    "__path__", "__spec__",
+}  # fmt: skip
 DESCRIPTORS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
     types.GetSetDescriptorType, types.MemberDescriptorType,
@@ -55,7 +74,7 @@ def name_code_like(namer: "Namer", thing: Any) -> bool:
         ValueError: it reaches something that has no name.
     """
     if isinstance(thing, types.ModuleType):
-        name_module(namer, thing, frozenset())
+        name_module(namer, thing)
     elif (place := place_of(thing)) is not None:
         namer.put("installed", place if namer.numbers else place.split(" ")[0])
     elif isinstance(thing, type):
@@ -144,20 +163,63 @@ def version_of_module(name: str) -> str | None:
     return None
 
 
-def name_module(namer: "Namer", module: types.ModuleType, used: frozenset[str]) -> None:
-    """Feed a module: an installed one by its version, another by its file and those of its
+def name_module(
+    namer: "Namer", module: types.ModuleType, used: frozenset[str] = frozenset()
+) -> None:
+    """Feed a module: an installed one by its version, another by its file; and those of its
     attributes that are used.
+
+    Args:
+        used: names that code refers to, among them those of attributes; none where nobody knows
+            what is used, which is all of a module of one's own.
     """
+    if namer.again(("module", id(module), used), module):
+        return
     version = version_of_module(module.__name__)
     if version is not None and sys.modules.get(module.__name__) is module:
         namer.put("module", f"{module.__name__} {version if namer.numbers else ''}")
+        for key in sorted(used & vars(module).keys()):
+            namer.put("attribute", key)
+            _name_installed(namer, vars(module)[key], key, used)
         return
     file = Path(getattr(module, "__file__", None) or "")
-    found = {key: value for key, value in vars(module).items() if key in used}
+    every = not used or not used.isdisjoint(BY_NAME)
+    chosen = vars(module).keys() - OF_MODULES if every else used | {"__getattr__"}
+    found = {key: value for key, value in vars(module).items() if key in chosen}
     if not file.is_file() and not found:
         namer.refuse(module)
     namer.put("own module", file.read_bytes() if file.is_file() else b"")
-    namer.attributes(found)
+    for key in sorted(found):
+        namer.put("attribute", key)
+        name_reference(namer, found[key], key, used)
+
+
+def name_reference(namer: "Namer", value: Any, key: str, used: frozenset[str]) -> None:
+    """Feed what code refers to: of a module what is used of it."""
+    if isinstance(value, types.ModuleType):
+        namer.path.append(key)
+        name_module(namer, value, used)
+        namer.path.pop()
+    else:
+        namer.name(value, key)
+
+
+def _name_installed(namer: "Namer", value: Any, key: str, used: frozenset[str]) -> None:
+    """Feed what stands in an installed module under a name: by its kind alone where that is
+    installed, too, and the thing is neither code nor a module.
+    """
+    holder = getattr(value, "__self__", value)  # of a bound method, such as random.gauss
+    kind = holder if isinstance(holder, type) else type(holder)
+    function = getattr(value, "__func__", None)
+    code = (types.ModuleType, types.FunctionType, functools.partial)
+    ours = version_of_module(str(kind.__module__)) is None
+    if id(value) in UNBOUNDED or isinstance(value, code) or ours:
+        name_reference(namer, value, key, used)
+    elif isinstance(function, types.FunctionType):
+        namer.name(function, key)
+    else:
+        name = str(getattr(value, "__name__", ""))
+        namer.put("kept there", f"{kind.__module__}.{kind.__qualname__} {name}")
 
 
 def _name_function(namer: "Namer", function: types.FunctionType) -> None:
@@ -175,8 +237,10 @@ def _name_function(namer: "Namer", function: types.FunctionType) -> None:
         _name_globals(namer, function)
     namer.name(function.__defaults__, "defaults")
     namer.name(function.__kwdefaults__, "defaults")
+    used = references(function.__code__).attributes
     for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        namer.name(cell, key)
+        module = cell != types.CellType() and isinstance(cell.cell_contents, types.ModuleType)
+        name_reference(namer, cell.cell_contents if module else cell, key, used)
     namer.attributes(dict(vars(function)))
 
 
@@ -198,24 +262,27 @@ class References(NamedTuple):
     """What a function's code refers to, the functions inside it included."""
 
     globals: tuple[str, ...]
-    imports: tuple[tuple[str, int], ...]  # names and levels: 1 for "from . import"
-    attributes: frozenset[str]
+    # names, levels (1 for "from . import"), and what is taken from there
+    imports: tuple[tuple[str, int, tuple[str, ...]], ...]
+    attributes: frozenset[str]  # and texts, which may be names of attributes
 
 
 def references(code: types.CodeType) -> References:
     """What code refers to, in the order in which it does."""
     loaded: list[str] = []
-    imports: list[tuple[str, int]] = []
+    imports: list[tuple[str, int, tuple[str, ...]]] = []
     attributes: set[str] = set()
     for one in _codes(code):
         attributes |= set(one.co_names)
-        level: list[Any] = []
+        attributes |= {text for text in one.co_consts if isinstance(text, str)}
+        before: list[Any] = [0, None]
         for step in dis.get_instructions(one):
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 loaded.append(step.argval)
             elif step.opname == "IMPORT_NAME":
-                imports.append((step.argval, level[-2] if len(level) > 1 else 0))
-            level = [*level[-1:], step.argval]
+                imports.append((step.argval, before[0], before[1] or ()))
+            if step.opname != "EXTENDED_ARG":
+                before = [before[1], step.argval]
     return References(
         tuple(dict.fromkeys(loaded)), tuple(dict.fromkeys(imports)), frozenset(attributes)
     )
@@ -233,29 +300,16 @@ def _name_globals(namer: "Namer", function: types.FunctionType) -> None:
     known = function.__globals__
     for key in found.globals:
         namer.put("global", key)
-        if key not in known:
-            value = getattr(builtins, key, None)
-            if key in UNBOUNDED:
-                namer.path.append(key)
-                namer.refuse(value)
-            namer.name(value, key)  # what is defined later is None, and another name then
-        elif isinstance(known[key], types.ModuleType):
-            namer.path.append(key)
-            name_module(namer, known[key], found.attributes)
-            namer.path.pop()
-        else:
-            namer.name(known[key], key)
-    for name, level in found.imports:
-        package = known.get("__package__") or ""
+        # What is defined later is None, and another name then.
+        value = known[key] if key in known else getattr(builtins, key, None)
+        name_reference(namer, value, key, found.attributes)
+    for name, level, taken in found.imports:
         try:
-            whole = importlib.util.resolve_name("." * level + name, package)
-            module = importlib.import_module(whole)
-        except (ImportError, ValueError):
+            module = __import__(name, known, None, taken, level)
+        except (ImportError, KeyError, TypeError, ValueError):
             namer.put("not there", name)
-            continue
-        namer.path.append(name)
-        name_module(namer, module, found.attributes)
-        namer.path.pop()
+        else:
+            name_reference(namer, module, name, found.attributes)
 
 
 def _name_class(namer: "Namer", kind: type) -> None:

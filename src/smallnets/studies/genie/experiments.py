@@ -195,7 +195,7 @@ def assess(
         case=case,
         images=images,
         how=(settings.reconstruction, settings.sample, seed),
-        code=source_digest(*GROUND, "measure", "quantize", "studies/genie"),
+        code=source_digest(*GROUND, "quantize", "studies/genie"),
     )
 
     def assessed() -> Arrays:
