@@ -90,6 +90,18 @@ def test_key_follows_the_content_and_not_the_name():
     assert renamed.key == data.key
 
 
+def test_what_is_written_in_place_is_seen():
+    data, other = make(), make()
+    key, mean = data.key, data.mean
+    data.y_train[:4] = data.y_train[:4].flip(0)
+    noisy = data.key
+    data.x_train.zero_()
+    assert len({key, noisy, data.key}) == 3
+    assert not torch.equal(data.mean, mean)
+    other.y_train.numpy()[:4] = 0
+    assert other.key != key
+
+
 def test_take_gives_prefixes_and_at_most_what_is_there():
     data = make()
     some = data.take(7, 3)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,18 +79,20 @@ class Dataset:
         """Height and width in pixels."""
         return self.x_train.shape[2], self.x_train.shape[3]
 
-    @cached_property
+    @property
     def _moments(self) -> tuple[Tensor, Tensor]:
         if self.moments is not None:
             return self.moments
-        # From counts of the 256 grey levels: exact, and without a float copy of the images.
-        levels = torch.arange(256, dtype=torch.float64) / 255
-        pixels = self.x_train.transpose(0, 1)
-        counts = torch.stack([torch.bincount(c.reshape(-1).cpu(), minlength=256) for c in pixels])
-        share = counts / counts.sum(dim=1, keepdim=True, dtype=torch.float64)
-        mean = share @ levels
-        variance = share @ levels.square() - mean.square()
-        return mean.float(), variance.clamp(min=255.0**-2).sqrt().float()
+        pixels = self.x_train
+        version = None if pixels.is_inference() else pixels._version  # writes in place, counted
+        if self._remembered.get("version", -1) != version:
+            self._remembered.update(version=version, moments=_moments_of(pixels))
+        return self._remembered["moments"]
+
+    @cached_property
+    def _remembered(self) -> dict[str, Any]:
+        """The latest moments, and which version of the images they are of."""
+        return {}
 
     @property
     def mean(self) -> Tensor:
@@ -104,15 +106,17 @@ class Dataset:
         """
         return self._moments[1]
 
-    @cached_property
+    @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits that change when any image, label or class name changes."""
+        """Sixteen hexadecimal digits that change when any image, label or class name changes, or
+        what `normalise` does.
+
+        They are found anew each time, as images and labels can be written in place.
+        """
         digest = sha256(repr((self.class_names, self.flips)).encode())
-        for tensor in (self.x_train, self.y_train, self.x_test, self.y_test):
+        for tensor in (self.x_train, self.y_train, self.x_test, self.y_test, *self._moments):
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy())
-        for moment in self.moments or ():
-            digest.update(moment.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def glance(self, count: int = 2) -> Tensor:
@@ -254,6 +258,18 @@ class Dataset:
             y_test=test[test >= 0],
             class_names=tuple(self.class_names[c] for c in keep),
         )
+
+
+def _moments_of(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (channels,) of uint8 images / 255."""
+    # From counts of the 256 grey levels: exact, and without a float copy of the images.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    pixels = images.transpose(0, 1)
+    counts = torch.stack([torch.bincount(c.reshape(-1).cpu(), minlength=256) for c in pixels])
+    share = counts / counts.sum(dim=1, keepdim=True, dtype=torch.float64)
+    mean = share @ levels
+    variance = share @ levels.square() - mean.square()
+    return mean.float(), variance.clamp(min=255.0**-2).sqrt().float()
 
 
 def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
