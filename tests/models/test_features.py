@@ -1,12 +1,14 @@
 import copy
 import gc
 import weakref
+from contextlib import ExitStack
 
 import pytest
 import torch
 from torch import nn
 
 from smallnets.models import FeatureTap, convnet
+from smallnets.models.hooks import WATCHED
 
 
 @pytest.fixture
@@ -217,6 +219,46 @@ def test_a_layer_that_runs_twice_has_no_single_output():
             network(torch.randn(5, 4))
         with pytest.raises(ValueError, match=r"^'first' must run once in a pass, .* ran 2 times$"):
             tap.features["first"]
+
+
+def modes():
+    return len(torch.overrides._get_current_function_mode_stack())
+
+
+def test_a_network_is_watched_until_it_has_overwritten_nothing():
+    seen = []
+    network, x = Steps(lambda self, x: seen.append(modes()) or self.second(x)), torch.randn(5, 4)
+    for _ in range(3):
+        with FeatureTap(network, ["first"]) as tap:
+            network(x)
+    assert seen == [1, 0, 0]
+    network.then = added  # the first such pass is not lost silently, the next is right
+    with FeatureTap(network, ["first"]) as tap:
+        network(x)
+        with pytest.raises(ValueError, match="has been overwritten"):
+            tap.features["first"]
+        for _ in range(2):
+            network(x)
+            assert torch.equal(tap.features["first"], network.first(x))
+
+
+def test_two_passes_that_overlap_leave_no_mode_behind():
+    inner = Steps(added)
+    ending = FeatureTap(inner, ["first"])
+    inner.second.register_forward_pre_hook(lambda *_: began.enter_context(outer_mode(ending)))
+
+    def outer_mode(tap):
+        other = FeatureTap(Steps(), ["first"])
+        WATCHED.add(other._recorder)
+        tap.close()  # begun first, and ended first
+        assert modes() == 1
+        return other
+
+    x = torch.randn(5, 4)
+    with ExitStack() as began:
+        inner(x)
+        assert torch.equal(ending.features["first"], inner.first(x))
+    assert modes() == 0
 
 
 def test_a_layer_that_gives_several_tensors_is_refused():

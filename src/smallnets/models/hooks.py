@@ -5,10 +5,13 @@ it, scripted code never looks for it, and a module that is skipped, or whose `fo
 directly, is not called at all.
 """
 
+import operator
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +21,22 @@ from torch.utils.hooks import RemovableHandle
 NOT_CALLED = (
     "must be called in every pass; the network skipped it, or called its forward or another method"
 )
+# Operators that overwrite their first tensor, and what does the same without.
 OVERWRITING = {
-    f"__{name}__"
-    for name in (
-        *("setitem", "set", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"),
-        *("iand", "ior", "ixor", "ilshift", "irshift"),
-    )
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+    operator.ilshift: operator.lshift,
+    operator.irshift: operator.rshift,
 }
+METHODS = {"__setitem__", "__set__", *(f"__{one.__name__}__" for one in OVERWRITING)}
 
 
 def ancestors(name: str) -> list[str]:
@@ -83,8 +95,9 @@ class Recorder:
     """Keeps the tensors that submodules give, or are given, in the latest pass of a network.
 
     They are the network's own tensors, part of its graph. Only where the pass is about to overwrite
-    one (`x += y`, `ReLU(inplace=True)`), that one is copied first. A copy of the network, such as
-    copy.deepcopy makes with all hooks, is not listened to.
+    one (`x += y`, `ReLU(inplace=True)`), that one is copied first; where passes have overwritten
+    nothing so far, the first that does is found out when its tensors are read. A copy of the
+    network, such as copy.deepcopy makes with all hooks, is not listened to.
 
     Args:
         model: the network.
@@ -97,12 +110,13 @@ class Recorder:
 
     def __init__(self, model: nn.Module, names: Sequence[str], side: str = "out") -> None:
         check_hooks(model, names)
+        self.model, self.names = model, tuple(names)
         self.side, self.passes = side, 0
         self._kept: dict[str, Tensor] = {}
         self._versions: dict[str, int | None] = {}
         self._runs: dict[str, int] = {}
         self._depth = 0
-        self._mode: _CopyBeforeWriting | None = None  # while a pass runs and something is kept
+        self._saved = False  # whether something was copied in this pass
         self._handles: list[RemovableHandle] = []
         for around in dict.fromkeys(
             model.get_submodule(one) for name in names for one in ancestors(name)
@@ -154,17 +168,30 @@ class Recorder:
         """Stop listening."""
         for handle in self._handles:
             handle.remove()
-        self._stop_copying()
+        WATCHED.remove(self)
 
-    def _stop_copying(self) -> None:
-        if self._mode is not None:
-            self._mode.__exit__(None, None, None)
-            self._mode = None
+    @property
+    def _case(self) -> tuple[Any, ...]:
+        """Passes of one case are taken to overwrite the same tensors."""
+        return self.side, self.names, self.model.training
+
+    def _is_calm(self) -> bool:
+        return self._case in CALM.get(self.model, ())
+
+    def _learn(self, whole: bool) -> None:
+        """After a pass: whether the next one has to be watched."""
+        WATCHED.remove(self)
+        calm = CALM.setdefault(self.model, set())
+        if self._saved or any(_version(x) != self._versions[n] for n, x in self._kept.items()):
+            calm.discard(self._case)
+        elif whole and self._kept.keys() == set(self.names):
+            calm.add(self._case)
 
     def save(self, written: Tensor) -> None:
         """Copy what is kept and shares memory with a tensor that is about to be written."""
-        for name, kept in self._kept.items():
+        for name, kept in [*self._kept.items()]:
             if _version(kept) == self._versions[name] and _share_memory(kept, written):
+                self._saved = True
                 with torch.set_grad_enabled(torch.is_grad_enabled() or kept.requires_grad):
                     self._keep(name, kept.clone())
 
@@ -177,9 +204,8 @@ class Recorder:
             raise ValueError(f"{name!r} must {verb} a tensor; got {type(value).__name__}")
         if self._depth == 0:  # called by itself, outside of a pass
             self._runs[name] = 0
-        elif self._mode is None:  # from here on there is something to be overwritten
-            self._mode = _CopyBeforeWriting(self)
-            self._mode.__enter__()
+        elif _version(value) is None or not self._is_calm():
+            WATCHED.add(self)  # from here on there is something to be overwritten
         self._runs[name] = self._runs.get(name, 0) + 1
         self._keep(name, value)
 
@@ -202,6 +228,7 @@ class Recorder:
                 return
             if self._depth == 0:
                 self.passes += 1
+                self._saved = False
                 self._kept.clear()
                 self._runs.clear()
             self._depth += 1
@@ -211,28 +238,57 @@ class Recorder:
                 return
             self._depth -= 1
             if self._depth == 0:
-                self._stop_copying()
+                self._learn(whole=output is not None)
 
         return enter, leave
 
 
 class _CopyBeforeWriting(TorchFunctionMode):
-    """Tells a recorder of every tensor that is about to be overwritten."""
+    """Tells recorders of every tensor that is about to be overwritten."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorders: list[Recorder]) -> None:
         super().__init__()
-        self.recorder = recorder
+        self.recorders = recorders
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Any = (), options: Any = None
     ) -> Any:
         options = options or {}
         name = getattr(function, "__name__", "")
-        inplace = name.endswith("_") and (not name.endswith("__") or name in OVERWRITING)
+        inplace = name.endswith("_") and (not name.endswith("__") or name in METHODS)
         written = [arguments[0]] if arguments and (inplace or options.get("inplace")) else []
         for tensor in _tensors([*written, options.get("out")]):
-            self.recorder.save(tensor)
+            for recorder in self.recorders:
+                recorder.save(tensor)
         return function(*arguments, **options)
+
+
+class _Watched(threading.local):
+    """The recorders of a thread whose passes are watched, by one mode for all of them: modes end
+    in the reverse order of their beginnings, passes need not.
+    """
+
+    def __init__(self) -> None:
+        self.recorders: list[Recorder] = []
+        self.mode = _CopyBeforeWriting(self.recorders)
+
+    def add(self, recorder: Recorder) -> None:
+        if recorder not in self.recorders:
+            self.recorders.append(recorder)
+            if len(self.recorders) == 1:
+                self.mode.__enter__()
+
+    def remove(self, recorder: Recorder) -> None:
+        if recorder in self.recorders:
+            self.recorders.remove(recorder)
+            if not self.recorders:
+                self.mode.__exit__(None, None, None)
+
+
+WATCHED = _Watched()
+# Networks, and the cases in which a watched pass has overwritten nothing that was kept. To watch
+# costs time at every operation; should a later pass overwrite something, its reading says so.
+CALM: WeakKeyDictionary[nn.Module, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

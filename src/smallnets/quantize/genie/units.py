@@ -21,6 +21,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from smallnets import checks
+from smallnets.models.hooks import OVERWRITING
 from smallnets.quantize.genie.synthesis import frozen_copy
 from smallnets.surgery import check_plain, replace_module
 
@@ -34,18 +35,6 @@ FOLDED = {
     nn.Conv3d: (nn.BatchNorm3d, nn.SyncBatchNorm),
 }
 SAME_SHAPE = (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Identity, nn.Dropout)
-OVERWRITING = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-    operator.ifloordiv: operator.floordiv,
-    operator.imod: operator.mod,
-    operator.ipow: operator.pow,
-    operator.iand: operator.and_,
-    operator.ior: operator.or_,
-    operator.ixor: operator.xor,
-}
 Sites = Mapping[fx.Node, Mapping[fx.Node, str]]  # reader -> tensor read -> name of a quantiser
 
 
