@@ -123,6 +123,9 @@ def test_layers_of_one_size_and_another_structure_have_entries_of_their_own(keep
     else:
         keys = _keys(layered, pool)
         assert keys[0][0] != keys[1][0], "what has no name shares nothing"
+        table, _ = measure_table(layered, pool, batch=1, rounds=1)
+        assert len(table.rows(layered, pool)) == 2
+        assert not table.covers(layered, pool), "nor with the same layer of another network"
 
 
 def test_another_fixed_part_of_equal_size_has_another_entry():

@@ -27,6 +27,8 @@ from smallnets.storage import atomic_path
 from smallnets.training.naming import structure_of
 from smallnets.training.workers import threads as torch_threads
 
+STRUCTURE = "structure"  # of an entry, in its name
+
 
 def interleaved_latency(
     things: Mapping[str, tuple[nn.Module, Tensor]],
@@ -87,9 +89,14 @@ class LatencyTable:
         return self._entry(_fixed_key(layered)).median
 
     def covers(self, layered: ReplaceableLayers, pool: Pool) -> bool:
-        """Whether all entries are there."""
+        """Whether all entries are there. What has no name of its own is never there: the table may
+        be that of another network.
+        """
         needed = {key for row in _keys(layered, pool) for key in row} | {_fixed_key(layered)}
-        return all(key in self.entries or key.startswith("nothing") for key in needed)
+        return all(
+            key.startswith("nothing") or (key in self.entries and STRUCTURE in key)
+            for key in needed
+        )
 
     def _entry(self, key: str) -> Timing:
         if key.startswith("nothing"):
@@ -194,6 +201,6 @@ def _fixed_key(layered: ReplaceableLayers) -> str:
 def _structure(module: nn.Module, without: Sequence[nn.Module] = ()) -> str:
     """What tells modules of one size apart; nothing where a part has no name."""
     try:
-        return f"structure {structure_of(module, without)}"
+        return f"{STRUCTURE} {structure_of(module, without)}"
     except ValueError:
         return ""

@@ -1,4 +1,7 @@
-"""Where `read_weights` was until it became everybody's: `smallnets.models`."""
+"""Where `read_weights` was until it became everybody's: `smallnets.models`.
+
+The networks of the chapter, `smallnets.studies.lana.networks`, do not lead there any more.
+"""
 
 import warnings
 from pathlib import Path
