@@ -176,6 +176,20 @@ def test_numbers_are_checked():
         Batches([(X, Y - 1)]).first()
 
 
+def test_a_loader_without_a_whole_batch_is_told_so():
+    for source in (DataLoader(TensorDataset(X, Y), 11, drop_last=True), drawn(X, 11, True)):
+        with pytest.raises(ValueError, match="got none: with drop_last=True, fewer examples than"):
+            list(Batches(source))
+    with pytest.raises(ValueError, match=r"got none$"):
+        list(Batches([]))
+
+
+def test_the_first_examples_come_with_their_labels():
+    inputs, labels = Batches(PAIRS).take_with_labels(5)
+    assert torch.equal(inputs, X[:5])
+    assert torch.equal(labels, Y[:5])
+
+
 def test_a_dataset_is_data_as_it_is():
     pixels = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
     labels = torch.tensor([0, 1])

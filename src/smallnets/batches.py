@@ -130,8 +130,7 @@ class Batches:
             empty = False
             yield self._read(batch)
         if empty:
-            again = "what is read once, such as a generator, needs a function that makes it anew"
-            raise ValueError(f"data must give at least one batch; got none: {again}")
+            raise ValueError(f"data must give at least one batch; got none{self._why_none()}")
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The first batch, to look at; it is part of the next epoch all the same.
@@ -155,13 +154,26 @@ class Batches:
 
         No more batches are read than that takes; there may be fewer examples.
         """
+        return self.take_with_labels(count)[0]
+
+    def take_with_labels(self, count: int) -> tuple[Tensor, Tensor]:
+        """As `take`, with the labels of these examples."""
         checks.whole("count", count, 1)
-        parts: list[Tensor] = []
-        for inputs, _ in self:
-            parts.append(inputs)
-            if sum(map(len, parts)) >= count:
+        parts: list[tuple[Tensor, Tensor]] = []
+        for pair in self:
+            parts.append(pair)
+            if sum(len(inputs) for inputs, _ in parts) >= count:
                 break
-        return torch.cat(parts)[:count]
+        inputs, labels = (torch.cat(side)[:count] for side in zip(*parts, strict=True))
+        return inputs, labels
+
+    def _why_none(self) -> str:
+        batches = getattr(self.source, "batch_sampler", self.source)
+        if getattr(batches, "drop_last", False):
+            return ": with drop_last=True, fewer examples than one batch are none"
+        if isinstance(self.source, list | tuple | DataLoader):
+            return ""
+        return ": what is read once, such as a generator, needs a function that makes it anew"
 
     def _opened(self) -> Iterable[Any]:
         """The source from its beginning, as far as it has one."""
@@ -203,6 +215,12 @@ class Batches:
             return inputs, labels
         inputs = moved_to(self.like, inputs)
         return inputs, labels.to(inputs.device)
+
+
+def check_labelled(data: object) -> None:
+    """Raise ValueError if labels are needed and batches were said to have none."""
+    if isinstance(data, Batches) and not data.labelled:
+        raise ValueError("batches must have labels here; got labelled=False")
 
 
 def moved_to(network: nn.Module, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from smallnets import measure
 from smallnets.data import Augmentation, Batches, Dataset
 from smallnets.distill import fidelity, matching, similarity
+from smallnets.models import convnet
 from smallnets.training import TrainSettings, seeded
 from smallnets.training.checkpoint import weights_digest
 from smallnets.training.loop import order_of_images
@@ -101,6 +102,38 @@ def test_what_does_not_fit_is_refused_in_one_line(images, method):
         wrong = [(images.glance(48), images.y_train + 1)]
         with pytest.raises(ValueError, match="labels must be between 0 and 2; got 1 to 3"):
             method(network(0), network(1), wrong, PLAIN)
+
+
+@pytest.mark.parametrize("method", [similar, faithful])
+def test_methods_that_look_at_labels_refuse_batches_without(images, method):
+    data = Batches([(images.glance(16), images.y_train[:16])], labelled=False)
+    with pytest.raises(ValueError, match="batches must have labels here; got labelled=False"):
+        method(network(0), network(1), data, PLAIN)
+    labels = matching.Matching(labels=0.5)
+    with pytest.raises(ValueError, match="must have labels here"):
+        matching.match(network(0), network(1), data, labels, PLAIN, seed=0)
+    staged = convnet(2, 3, in_channels=4)
+    for measures in (similarity.measures, matching.measures):
+        with pytest.raises(ValueError, match="must have labels here"):
+            measures({"teacher": staged}, data)
+
+
+def test_similarities_need_two_examples_a_batch(images):
+    data = [(images.glance(1), images.y_train[:1])]
+    with pytest.raises(ValueError, match=r"at least 2 examples for similarities .*; got 1: .*drop"):
+        similar(network(0), network(1), data, PLAIN)
+
+
+def test_measures_say_in_one_line_what_does_not_fit(images):
+    loader = DataLoader(TensorDataset(images.glance(48), images.y_train), 16)
+    broken = {"teacher": nn.Sequential(*network(0), Dictionary())}
+    with pytest.raises(ValueError, match="must return one tensor; got dict"):
+        similarity.measures(broken, loader, layers={"teacher": "2"})
+    with pytest.raises(ValueError, match="must return one tensor; got dict"):
+        matching.measures(broken, loader)
+    alike = [(images.glance(16), torch.zeros(16, dtype=torch.int64))]
+    with pytest.raises(ValueError, match="of one class and two classes; got 1 classes among 16 im"):
+        similarity.measures({"teacher": network(0)}, alike, layers={"teacher": "2"})
 
 
 def test_methods_that_look_at_no_label_need_none(images):

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from smallnets.measure import evaluating, predict
+from smallnets.batches import Batches
+from smallnets.measure import evaluating, one_tensor, predict, predict_with_labels
 from smallnets.models import convnet
 
 
@@ -88,3 +89,24 @@ def test_predict_errors(network, images):
         ValueError, match=r"^precision must be one of float32, bfloat16; got 'half'$"
     ):
         predict(network, images, precision="half")
+
+
+def test_predict_in_the_type_of_the_network(network, images):
+    exact = predict(network.double(), images.float() / 255)
+    assert torch.equal(exact, predict(network, images))
+
+
+def test_grey_levels_of_a_loader_need_a_word(network, images):
+    batches = [(images, torch.zeros(len(images), dtype=torch.int64))]
+    for look in (predict, predict_with_labels):
+        with pytest.raises(ValueError, match="got uint8: normalise them"):
+            look(network, batches)
+    halves = predict(network, batches, lambda x: x.float() / 255)
+    torch.testing.assert_close(halves, predict(network, images))
+    with pytest.raises(ValueError, match="must have labels here; got labelled=False"):
+        predict_with_labels(network, Batches(batches, labelled=False))
+
+
+def test_one_tensor_is_asked_for():
+    with pytest.raises(ValueError, match="must return one tensor; got dict"):
+        one_tensor({})

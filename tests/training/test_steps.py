@@ -1,6 +1,7 @@
 """Training on batches of one's own: the same loop, and what it asks of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from smallnets.data import Augmentation, Batches
-from smallnets.training import check_networks, fit, seeded, teaching
+from smallnets.training import check_apart, check_networks, fit, seeded, teaching
 from smallnets.training.checkpoint import weights_digest
+from smallnets.training.draws import leaving_global_draws
 from smallnets.training.loop import order_of_images
 
 
@@ -28,6 +30,11 @@ class Signals(nn.Module):
 Y = torch.arange(50) % 3
 X = torch.randn(50, 2, 12, generator=torch.Generator().manual_seed(0)) + Y.view(-1, 1, 1)
 PAIRS = [(X[:20], Y[:20]), (X[20:40], Y[20:40]), (X[40:], Y[40:])]
+
+
+class Norm(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(24, 3), nn.BatchNorm1d(3))
 
 
 def digest(model):
@@ -142,6 +149,8 @@ class Dictionary(Signals):
         (Signals, lambda: PAIRS, {"schedule": "step", "warmup_epochs": 1}, "needs the number"),
         (lambda: Signals(2), PAIRS, {}, "labels must be between 0 and 1, .*; got 2"),
         (Dictionary, PAIRS, {}, "logits as one tensor; got dict"),
+        (Signals, Batches(PAIRS, labelled=False), {}, "must have labels here; got labelled=False"),
+        (Norm, [PAIRS[0], (X[:1], Y[:1])], {}, "2 examples for BatchNorm; got 1: .* drop_last"),
     ],
 )
 def test_what_the_loop_cannot_use_is_said_in_one_line(settings, model, data, changes, message):
@@ -175,6 +184,43 @@ def test_a_training_is_kept_where_its_batches_have_a_name(settings, tmp_path):
     assert list(tmp_path.iterdir()) == kept
     with pytest.raises(ValueError, match="has no name; got function"):
         fit(Signals(), lambda: PAIRS, plain, seed=0, cache_dir=tmp_path)
+
+
+class Several:
+    """A fabric of several processes, as far as it is asked before a training."""
+
+    world_size = 3
+
+
+def test_several_processes_keep_nothing_of_batches_of_their_own(settings, tmp_path):
+    with pytest.raises(ValueError, match="cache_dir must be None for batches of your own in 3"):
+        fit(Signals(), PAIRS, settings, seed=0, cache_dir=tmp_path, fabric=Several())
+    with pytest.raises(AttributeError):  # past the checks: the size of batches is their own
+        fit(Signals(), PAIRS, settings, seed=0, fabric=Several())
+
+
+def test_student_and_teacher_have_weights_of_one_type():
+    with pytest.raises(ValueError, match=r"of one type; got torch.float32 and torch.float64"):
+        check_apart(Signals(), Signals().double())
+    check_apart(Signals(), nn.Flatten())
+
+
+def test_cuda_is_started_before_its_generators_are_kept(settings, monkeypatch):
+    said = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: said.append("init"))
+
+    @leaving_global_draws
+    def train(model, settings):
+        said.append(model)
+        torch.rand(3)
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(1, settings)
+    train(2, settings=SimpleNamespace(accelerator="cuda"))
+    assert said == [1, "init", 2]
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_networks_must_agree_about_classes_where_nobody_says_how_many():

@@ -2,7 +2,7 @@
 
 from smallnets.measure.alignment import cka
 from smallnets.measure.calibration import CalibrationBins, calibration_bins, calibration_error
-from smallnets.measure.evaluation import evaluating, predict, predict_with_labels
+from smallnets.measure.evaluation import evaluating, one_tensor, predict, predict_with_labels
 from smallnets.measure.latency import Latency, Timing, interleaved, latency
 from smallnets.measure.quality import (
     accuracy,
@@ -26,6 +26,7 @@ __all__ = [
     "latency",
     "macs",
     "negative_log_likelihood",
+    "one_tensor",
     "parameters",
     "predict",
     "predict_with_labels",

@@ -5,15 +5,18 @@ states with its checkpoint, and leaves them as it found them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from functools import wraps
+from inspect import signature
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 SPACING = 1_000_003
+P, R = ParamSpec("P"), TypeVar("R")
 FIRST = 2**40  # above all seeds that a training gives to generators of its own
 
 
@@ -97,3 +100,19 @@ def global_draws_kept() -> Iterator[None]:
     finally:
         for one, state in zip(found, states, strict=True):
             one.set_state(state)
+
+
+def leaving_global_draws(train: Callable[P, R]) -> Callable[P, R]:
+    """A training that leaves all global generators as they were.
+
+    CUDA is started before if its `settings` train there: its generators have no state until then.
+    """
+
+    @wraps(train)
+    def kept(*given: P.args, **named: P.kwargs) -> R:
+        if signature(train).bind(*given, **named).arguments["settings"].accelerator == "cuda":
+            torch.cuda.init()
+        with global_draws_kept():
+            return train(*given, **named)
+
+    return kept

@@ -76,9 +76,11 @@ def teaching(
     """Teachers in evaluation mode on the device of a training, for as long as it lasts.
 
     Args:
-        teachers: afterwards they are where and in what mode they were, submodule by submodule.
+        teachers: afterwards they are in the mode in which they were, submodule by submodule, and
+            each, as a whole, on the device of its first weights.
         device: where their students are trained.
-        layout: of their weights meanwhile, where these have four dimensions; then contiguous.
+        layout: of their weights meanwhile, unless some have five dimensions; afterwards they are
+            contiguous. None leaves both as they are.
     """
     with ExitStack() as stack:
         for teacher in teachers:
@@ -93,11 +95,18 @@ def teaching(
 
 
 def check_apart(student: nn.Module, teacher: nn.Module) -> None:
-    """A teacher stays as it is, so it may not be made of its student's parameters.
+    """A teacher stays as it is, so it may not be made of its student's parameters; and it sees the
+    same images.
 
     Raises:
-        ValueError: it shares some.
+        ValueError: it shares some, or has weights of another type.
     """
     mine = {id(parameter) for parameter in student.parameters()}
     if any(id(parameter) in mine for parameter in teacher.parameters()):
         raise ValueError("teachers must not share parameters with the student; got one that does")
+    weights = first_weights(student), first_weights(teacher)
+    kinds = [one.dtype for one in weights if one is not None]
+    if len(set(kinds)) > 1:
+        raise ValueError(
+            f"student and teacher must have weights of one type; got {kinds[0]} and {kinds[1]}"
+        )

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from smallnets import checks
-from smallnets.batches import Batches
+from smallnets.batches import Batches, check_labelled
 from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.models import memory_format
 from smallnets.training.checkpoint import (
@@ -29,10 +29,10 @@ from smallnets.training.checkpoint import (
     place_of_training,
     save_finished,
 )
-from smallnets.training.draws import global_draws, global_draws_kept, seed_global
+from smallnets.training.draws import global_draws, leaving_global_draws, seed_global
 from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
-from smallnets.training.steps import Step, Steps, steps_of_batches
+from smallnets.training.steps import Step, Steps, a_batch_of_one_explained, steps_of_batches
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -81,7 +81,7 @@ class Classification:
         return {"loss": loss}
 
 
-@global_draws_kept()
+@leaving_global_draws
 def fit(
     model: nn.Module,
     dataset: TrainingData,
@@ -93,7 +93,7 @@ def fit(
     label: str = "training",
     fabric: "lightning_fabric.Fabric | None" = None,
 ) -> History:
-    """Train `model` in place and return the mean of every term in every epoch.
+    """Train `model` in place and return every term in every epoch, as the mean over its batches.
 
     Args:
         model: trained in place, left in evaluation mode on the CPU.
@@ -108,24 +108,33 @@ def fit(
         cache_dir: folder in which the finished training is kept and, while it runs, a checkpoint of
             every epoch. The same training is never done twice, and one that was killed goes on
             where it was, bit for bit. Of batches of your own it needs such as have a name, see
-            `smallnets.data.Batches.key`.
+            `smallnets.data.Batches.key`, and one process.
         label: start of the kept file's name, and of the progress bar.
         fabric: a launched Fabric for several processes; every process passes the same arguments.
 
     Raises:
         ValueError: fewer training images than one batch, or a batch that the processes cannot share
             evenly; batches of your own that `Batches` refuses, that can be read once where there
-            are several epochs, or whose number a schedule needs and nobody knows; a training to be
-            kept that has no name (see `smallnets.training.naming`).
+            are several epochs, whose number a schedule needs and nobody knows, or that have no
+            labels for a `Classification`; a training to be kept that has no name (see
+            `smallnets.training.naming`).
     """
     processes = 1 if fabric is None else fabric.world_size
     data = as_batches(dataset)
     if isinstance(data, Dataset):
         checks.between("batch_size", settings.batch_size, 1, len(data.y_train))
-    if settings.batch_size % processes:
+        if settings.batch_size % processes:
+            raise ValueError(
+                f"batch_size must be a multiple of the {processes} processes; "
+                f"got {settings.batch_size}"
+            )
+    elif cache_dir is not None and processes > 1:
         raise ValueError(
-            f"batch_size must be a multiple of the {processes} processes; got {settings.batch_size}"
+            f"cache_dir must be None for batches of your own in {processes} processes, each of "
+            "which sees only its own; got a folder"
         )
+    if isinstance(objective, Classification):
+        check_labelled(data)
     model.train()  # as all of it is trained: the mode in which it came has no part in its name
     path = (
         None
@@ -173,7 +182,7 @@ def fit(
             views = step.images if view is None else view(step.images, noise)
             if views.dim() == 4:
                 views = views.contiguous(memory_format=layout)
-            with fabric.autocast():
+            with fabric.autocast(), a_batch_of_one_explained():
                 terms = objective(trained, Batch(views, step.labels, step.which, noise))
             optimizer.zero_grad()
             fabric.backward(terms["loss"])

@@ -1,6 +1,7 @@
 """The steps of an epoch on batches of one's own."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -19,6 +20,20 @@ class Step(NamedTuple):
 
 
 Steps = Callable[[int], Iterator[Step]]  # an epoch, from 0 -> its steps
+
+
+@contextmanager
+def a_batch_of_one_explained() -> Iterator[None]:
+    """Say in one line what BatchNorm, in training, says of a batch of one example."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ValueError(
+            "a batch must hold at least 2 examples for BatchNorm; got 1: a loader with "
+            "drop_last=True leaves such a last batch out"
+        ) from error
 
 
 def steps_of_batches(batches: Batches, settings: TrainSettings, network: nn.Module) -> Steps:

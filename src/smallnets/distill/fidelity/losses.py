@@ -24,7 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.losses import check_finite, ensemble_log_probs, kl_divergence, to_float32
+from smallnets.losses import (
+    check_finite,
+    check_pair,
+    ensemble_log_probs,
+    kl_divergence,
+    to_float32,
+)
 
 Temperature: TypeAlias = float | Tensor
 
@@ -238,20 +244,15 @@ def _checked(
     student_logits: Tensor, teacher_logits: Tensor, temperature: Temperature
 ) -> Tensor | float:
     """The temperature, once everything fits."""
-    shape = tuple(student_logits.shape)
-    if tuple(teacher_logits.shape) != shape or len(shape) != 2 or student_logits.numel() == 0:
-        raise ValueError(
-            "student and teacher logits must both be (batch, classes) and not empty; "
-            f"got {shape} and {tuple(teacher_logits.shape)}"
-        )
-    for name, logits in (("teacher", teacher_logits), ("student", student_logits)):
-        if not bool(logits.isfinite().all()):
-            raise ValueError(f"{name} logits must be finite; got NaN or infinity")
+    check_pair(student_logits, teacher_logits)
+    check_finite("teacher logits", teacher_logits)
+    check_finite("student logits", student_logits)
     if not isinstance(temperature, Tensor):
         return checks.above("temperature", temperature, 0)
-    if tuple(temperature.shape) != (shape[0], 1):
+    rows = len(student_logits)
+    if tuple(temperature.shape) != (rows, 1):
         raise ValueError(
-            f"temperature must be a number or ({shape[0]}, 1), one a row; "
+            f"temperature must be a number or ({rows}, 1), one a row; "
             f"got {tuple(temperature.shape)}"
         )
     if not bool((temperature > 0).all()):

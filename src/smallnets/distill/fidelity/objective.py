@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.batches import check_labelled
 from smallnets.data import Batches, TrainingData, as_batches
 from smallnets.distill.fidelity.losses import (
     LOSSES,
@@ -196,6 +197,8 @@ def distill_from_ensemble(
     data = as_batches(dataset)
     if all(one.alpha == 0 for one in objectives.values()) and isinstance(data, Batches):
         data = data.without_labels()
+    elif any(one.alpha for one in objectives.values()):
+        check_labelled(data)
     networks = {"teacher": Reduced(teacher), **students}
     data = data.of_classes(check_networks(networks, data.glance(), data.num_classes))
     for student in students.values():

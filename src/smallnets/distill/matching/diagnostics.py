@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks, measure
-from smallnets.batches import moved_to
+from smallnets.batches import check_labelled, moved_to
 from smallnets.data import Batches, Dataset, TrainingData, as_batches
 from smallnets.distill.matching.losses import agreement, logit_distance
 from smallnets.distill.matching.views import evaluation_view
@@ -77,7 +77,7 @@ def answers(network: nn.Module, inputs: Tensor, classifier: str | None = None) -
     handle = named[name].register_forward_pre_hook(keep)
     try:
         with measure.evaluating(network), torch.no_grad():
-            logits = network(moved_to(network, inputs)).float().cpu()
+            logits = measure.one_tensor(network(moved_to(network, inputs))).float().cpu()
     finally:
         handle.remove()
     if len(got) != 1:
@@ -185,6 +185,7 @@ def measures(
             view = evaluation_view(inputs, sides[name], side) if name in sides else inputs
             return answers(networks[name], view, layers.get(name))
 
+        check_labelled(data)
         test, labels = _every_answer(data, look, networks)
         if train is None:
             return {

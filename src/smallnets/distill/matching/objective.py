@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks, measure
+from smallnets.batches import check_labelled
 from smallnets.data import Augmentation, Batches, Dataset, TrainingData, as_batches
 from smallnets.distill.matching.losses import DISTANCES, ensemble_distance
 from smallnets.distill.matching.mixing import mix, mixing_share
@@ -388,7 +389,10 @@ def _of_images(batches: Batches, matching: Matching) -> Batches:
             f"view {matching.view!r} asks the teacher once about every image, by its number, and "
             "needs a Dataset; with batches of your own choose a view that is not fixed"
         )
-    return batches if matching.labels else batches.without_labels()
+    if not matching.labels:
+        return batches.without_labels()
+    check_labelled(batches)
+    return batches
 
 
 def unlabelled(dataset: Dataset, images: Tensor) -> Dataset:

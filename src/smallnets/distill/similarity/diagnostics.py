@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks, measure
-from smallnets.batches import moved_to
+from smallnets.batches import check_labelled, moved_to
 from smallnets.data import Batches, Dataset, TrainingData, as_batches
 from smallnets.distill.similarity.losses import class_block_contrast, similarity_matrix, sp_loss
 from smallnets.training import observe
@@ -36,7 +36,8 @@ def portrait(
     """
     data = as_batches(dataset)
     if isinstance(data, Batches):
-        inputs, labels = _first(data, images)
+        check_labelled(data)
+        inputs, labels = data.take_with_labels(checks.whole("images", images, 1))
         order = labels.argsort(stable=True)
         features = _looked(network, [inputs[order]], _layer(network, layer))[1]
         return Portrait(_channels(features), similarity_matrix(features), labels[order])
@@ -51,17 +52,6 @@ def portrait(
 def _channels(features: Tensor) -> Tensor:
     """Mean over positions, where there are any: (images, channels)."""
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
-
-
-def _first(batches: Batches, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` inputs and their labels, on the CPU."""
-    parts: list[tuple[Tensor, Tensor]] = []
-    for inputs, labels in batches:
-        parts.append((inputs.cpu(), labels.cpu()))
-        if sum(len(one) for _, one in parts) >= checks.whole("images", count, 1):
-            break
-    inputs, labels = (torch.cat(side)[:count] for side in zip(*parts, strict=True))
-    return inputs, labels
 
 
 def _layer(network: nn.Module, layer: str | None) -> str:
@@ -84,7 +74,7 @@ def _looked(network: nn.Module, parts: Iterable[Tensor], layer: str) -> tuple[Te
     """Logits (images, classes) and the layer's output (images, ...), without a graph."""
     with measure.evaluating(network), torch.no_grad():
         seen = [observe(network, moved_to(network, x), (layer,)) for x in parts]
-    logits = torch.cat([one.logits for one in seen])
+    logits = torch.cat([measure.one_tensor(one.logits) for one in seen])
     return logits.cpu(), torch.cat([one.features[layer] for one in seen]).cpu()
 
 
@@ -108,14 +98,18 @@ def measures(
     Returns:
         For every network "accuracy" and "agreement" with the teacher (shares of 1), "kl" from
         teacher to student (nats), "similarity loss" against the teacher and "contrast" within
-        against between classes (means over full batches, drawn at random and always alike).
+        against between classes (means over full batches, of a `Dataset` drawn at random and always
+        alike).
 
     Raises:
-        ValueError: there is no "teacher", or a network without `stage_names` and layer.
+        ValueError: there is no "teacher", a network without `stage_names` and layer, or one that
+            returns no tensor; or a batch whose labels are all alike or all different, as of a
+            loader that is sorted by class.
     """
     checks.one_of("one of the networks", "teacher", networks)
     named = {name: _layer(one, (layers or {}).get(name)) for name, one in networks.items()}
     data = as_batches(dataset)
+    check_labelled(data)
     if isinstance(data, Batches):
         return _measures_of_batches(networks, data, named)
     dataset = data

@@ -175,6 +175,7 @@ def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
     within, between = similarity[same & ~itself], similarity[~same]
     if not len(within) or not len(between):
         raise ValueError(
-            "labels must hold two images of one class and two classes; got " + str(labels.tolist())
+            "labels must hold two images of one class and two classes; "
+            f"got {len(labels.unique())} classes among {len(labels)} images"
         )
     return (within.mean() - between.mean()).item()

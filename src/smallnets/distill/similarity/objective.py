@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
+from smallnets.batches import check_labelled
 from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.distill.classic import (
     attention_map,
@@ -104,6 +105,11 @@ class DistillationObjective:
         if self.kd:
             terms["kd"] = kd_loss(student.logits, teacher.logits, self.temperature)
         if self.sp:
+            if len(labels) < 2:
+                raise ValueError(
+                    "a batch must hold at least 2 examples for similarities between them; got 1: "
+                    "a loader with drop_last=True leaves such a last batch out"
+                )
             pairs = self.sp_layers or ()
             terms["sp"] = sp_loss(
                 [student.features[s] for s, _ in pairs],
@@ -220,6 +226,8 @@ def distil(
     alone = isinstance(data, Dataset) and settings.batch_size < 2
     if alone and any(one.sp for one in full.values()):
         raise ValueError("batch_size must be at least 2 for similarities between images; got 1")
+    if any(one.ce for one in full.values()):
+        check_labelled(data)
     data = data.of_classes(_check_fit(students, teacher, data.glance(), data.num_classes, full))
     joint = JointModels(students, {name: one.layers()[0] for name, one in full.items()})
     with teaching([teacher], settings.accelerator, torch.channels_last):

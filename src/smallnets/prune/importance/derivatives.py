@@ -15,7 +15,7 @@ from torch.func import grad, jvp, vmap
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.batches import Batches, Source
+from smallnets.batches import Batches, Source, check_labelled
 from smallnets.models import sound
 from smallnets.prune.importance.gates import Sites, gated, open_gates
 
@@ -31,6 +31,7 @@ def paired(model: nn.Module, batches: Data) -> Batches:
         ValueError: see `Batches`.
     """
     given = batches if isinstance(batches, Batches) else Batches(batches)
+    check_labelled(given)
     return replace(given, any_labels=True).on(model)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.batches import check_labelled
 from smallnets.data import Dataset, TrainingData, as_batches
 from smallnets.quantize.layered.combine import SOLVED, gram_matrix, rule
 from smallnets.quantize.layered.losses import check_mode, next_teacher, width_loss
@@ -171,6 +172,7 @@ def train_once(
             width in one process, so it does not train across several.
     """
     data = as_batches(dataset)
+    check_labelled(data)
     objective.check(len(network.widths))
     if not all(getattr(layer.inputs, "started", True) for _, layer in network.layers()):
         network.start(

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.batches import Batches, Source
+from smallnets.batches import Batches, Source, check_labelled
 from smallnets.data import TrainingData, as_batches
 from smallnets.losses import check_pair, kl_divergence
 from smallnets.measure import (
     accuracy,
     evaluating,
     negative_log_likelihood,
+    one_tensor,
     predict,
 )
 from smallnets.surgery import batch_norms
@@ -121,6 +122,8 @@ def fine_tune(
             parameters; numbers are out of range; and as `fit`.
     """
     data, objective = as_batches(dataset), FineTuning(teacher, alpha, temperature)
+    if alpha < 1:
+        check_labelled(data)
     both = {"teacher": teacher, "student": student}
     data = data.of_classes(check_networks(both, data.glance(), data.num_classes))
     check_apart(student, teacher)
@@ -160,13 +163,14 @@ def labelled(x: Tensor | Batches | Source, y: Tensor | None) -> Batches:
     """Batches (inputs, labels) that were given in the place of inputs `x` and labels `y`.
 
     Raises:
-        ValueError: inputs without labels, or labels besides batches.
+        ValueError: inputs without labels, also batches, or labels besides batches.
     """
     if isinstance(x, Tensor) or y is not None:
         raise ValueError(
             "give inputs and labels as two tensors, or batches (inputs, labels) alone; "
             f"got {type(x).__name__} and {type(y).__name__}"
         )
+    check_labelled(x)
     return x if isinstance(x, Batches) else Batches(x)
 
 
@@ -187,16 +191,18 @@ def evaluate_network(
             your own, of every batch those of that batch.
 
     Raises:
-        ValueError: there are no inputs, or inputs without labels.
+        ValueError: there are no inputs, inputs without labels, or the network returns no tensor.
     """
     if y is None or not isinstance(x, Tensor):
         batches = labelled(x, y).on(network)
         with batch_statistics(network) if recalibrate else evaluating(network), torch.no_grad():
-            pairs = [(network(part).float().cpu(), labels.cpu()) for part, labels in batches]
+            pairs = [
+                (one_tensor(network(part)).float().cpu(), labels.cpu()) for part, labels in batches
+            ]
         logits, y = (torch.cat(side) for side in zip(*pairs, strict=True))
     elif recalibrate:
         with batch_statistics(network), torch.no_grad():
-            logits = network(x).float()
+            logits = one_tensor(network(x)).float()
     else:
         logits = predict(network, x)
     return {"loss": negative_log_likelihood(logits, y), "accuracy": accuracy(logits, y)}
