@@ -245,14 +245,14 @@ def test_a_network_is_watched_until_it_has_overwritten_nothing():
 def test_two_passes_that_overlap_leave_no_mode_behind():
     inner = Steps(added)
     ending = FeatureTap(inner, ["first"])
-    inner.second.register_forward_pre_hook(lambda *_: began.enter_context(outer_mode(ending)))
 
-    def outer_mode(tap):
-        other = FeatureTap(Steps(), ["first"])
+    def second_begins_and_first_ends(*_):
+        other = began.enter_context(FeatureTap(Steps(), ["first"]))
         WATCHED.add(other._recorder)
-        tap.close()  # begun first, and ended first
+        ending.close()
         assert modes() == 1
-        return other
+
+    inner.second.register_forward_pre_hook(second_begins_and_first_ends)
 
     x = torch.randn(5, 4)
     with ExitStack() as began:

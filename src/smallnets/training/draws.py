@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 SPACING = 1_000_003
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 FIRST = 2**40  # above all seeds that a training gives to generators of its own
 
 

@@ -239,8 +239,9 @@ def _name_function(namer: "Namer", function: types.FunctionType) -> None:
     namer.name(function.__kwdefaults__, "defaults")
     used = references(function.__code__).attributes
     for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        module = cell != types.CellType() and isinstance(cell.cell_contents, types.ModuleType)
-        name_reference(namer, cell.cell_contents if module else cell, key, used)
+        full = cell != types.CellType()
+        whole = full and isinstance(cell.cell_contents, types.ModuleType)
+        name_reference(namer, cell.cell_contents if whole else cell, key, used)
     namer.attributes(dict(vars(function)))
 
 

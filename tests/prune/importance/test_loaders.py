@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from smallnets.batches import Batches
 from smallnets.prune import importance as ie
 from smallnets.training import seeded
 
@@ -55,6 +56,11 @@ def test_all_scores_come_from_one_pass_whatever_the_order(network, groups):
         ie.scores(network, groups, shuffled, ("oracle", "Taylor SO")),
         ie.scores(network, groups, in_order, ("oracle", "Taylor SO")),
     )
+
+
+def test_scores_by_labels_refuse_batches_without(network, groups):
+    with pytest.raises(ValueError, match="must have labels here; got labelled=False"):
+        ie.scores(network, groups, Batches([(X, Y)], labelled=False), ("Taylor FO",))
 
 
 def test_one_batch_is_in_memory_at_a_time(network, groups):

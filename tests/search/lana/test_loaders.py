@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from smallnets.batches import Batches
 from smallnets.search import lana
 from smallnets.training import TrainSettings, seeded
 
@@ -66,6 +67,11 @@ def test_a_student_is_tuned_and_judged_on_a_loader(layered, pool):
     assert again == pytest.approx(lana.evaluate_network(student, X, Y, recalibrate=True), rel=1e-5)
 
 
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
 def test_what_does_not_go_together_is_refused(layered, pool):
     student = pool.stitched(layered, (1,))
     for call in (
@@ -75,6 +81,17 @@ def test_what_does_not_go_together_is_refused(layered, pool):
     ):
         with pytest.raises(ValueError, match=r"two tensors, or batches .* alone; got"):
             call()
+    unlabelled = Batches(LOADER, labelled=False)
+    for call in (
+        lambda: lana.evaluate_network(student, unlabelled),
+        lambda: lana.score_pool(layered, pool, unlabelled),
+        lambda: lana.fine_tune(student, layered.network, unlabelled, PLAIN, seed=0),
+    ):
+        with pytest.raises(ValueError, match="must have labels here; got labelled=False"):
+            call()
+    for how in ({}, {"recalibrate": True}):
+        with pytest.raises(ValueError, match="must return one tensor; got tuple"):
+            lana.evaluate_network(Pair(), LOADER, **how)
     with pytest.raises(ValueError, match="must not share parameters"):
         lana.fine_tune(layered.network, layered.network, LOADER, PLAIN, seed=0)
     other = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
