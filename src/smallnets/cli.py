@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smallnets import checks
 from smallnets.book.catalogue import CHAPTERS, Chapter, chapter
 from smallnets.storage import one_line, user_path
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
+OF_DATA = ("dataset", "flips", "device", "precision")  # what stored evidence may be asked for
 REFUSED = (
     "ValueError",
     "OSError",
@@ -65,7 +67,9 @@ def list_chapters(folder: str) -> None:
 
 @cli.command()
 @click.argument("numbers", nargs=-1)
-@click.option("--scale", default="small", show_default=True, help="smoke, small or paper.")
+@click.option(
+    "--scale", default="small", show_default=True, help="smoke, small, evidence or paper."
+)
 @click.option(
     "-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="A chapter's parameter."
 )
@@ -79,7 +83,10 @@ def list_chapters(folder: str) -> None:
     help="Executed notebooks and their records.",
 )
 @click.option(
-    "--store", is_flag=True, help="Write outputs and record back into the chapters' folder."
+    "--store",
+    is_flag=True,
+    help="Write outputs and record back into the chapters' folder; of evidence, its record into "
+    "book/results.",
 )
 @click.option("--result", metavar="NAME", help="Keep the record as book/results/NAME.json.")
 def run(
@@ -100,10 +107,15 @@ def run(
         raise ValueError(error) from error
 
     parameters = dict(map(parse_parameter, pairs))
-    if store and (scale != "small" or pairs):
-        raise ValueError(
-            "--store keeps what the chapter's own parameters give: no -p, --scale small"
-        )
+    results = Path(folder).parent / "book" / "results"
+    if store:
+        check_storing(scale, list(parameters))
+        changed = execution.uncommitted(Path(folder).parent) if scale == "evidence" else []
+        if changed:
+            raise ValueError(
+                f"evidence is stored for what is committed; commit {', '.join(changed)} first"
+            )
+    commit = execution.commit(Path(folder).parent)  # a later one is not what runs
     for one in written_chapters(numbers, Path(folder)):
         notebook = Path(folder) / one.notebook
         began = time.monotonic()
@@ -113,11 +125,25 @@ def run(
         click.echo(f"{one.number}: {time.monotonic() - began:.0f} s, {os.path.relpath(executed)}")
         given = [f"-p {name}={shown(str(value))}" for name, value in parameters.items()]
         command = " ".join(["smallnets run", one.number, "--scale", scale, *given])
-        if store:
-            execution.store(executed, notebook, command)
+        facts = {"command": command, "commit": commit}
+        if store and scale == "evidence":
+            kept = execution.keep_evidence(executed, notebook, results, **facts)
+            click.echo(f"    {os.path.relpath(kept)}")
+        elif store:
+            execution.store(executed, notebook, **facts)
         if result:
-            kept = Path(folder).parent / "book" / "results" / f"{result}.json"
-            execution.keep_result(executed, notebook, kept, command)
+            execution.keep_result(executed, notebook, results / f"{result}.json", **facts)
+
+
+def check_storing(scale: str, given: list[str]) -> None:
+    """Raise ValueError where --store would keep another run than the one that a reader expects."""
+    if scale == "evidence":
+        for name in given:
+            checks.one_of("-p with --store --scale evidence", name, OF_DATA)
+    elif scale != "small" or given:
+        raise ValueError(
+            "--store keeps what the chapter's own parameters give: no -p, --scale small or evidence"
+        )
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """Executing a chapter, and storing what came out of it as the outputs that the book shows."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ except ModuleNotFoundError as error:
         f"running a chapter needs {error.name}: pip install 'smallnets[notebooks]'", name=error.name
     ) from error
 
-from smallnets.book.freshness import hashes, read_record, write_record
+from smallnets.book.freshness import hashes, read_record, result_name, write_record
+from smallnets.book.history import with_history
 from smallnets.storage import atomic_path, cache_directory
 
 KEPT_METADATA = ("kernelspec", "language_info")
@@ -61,17 +63,43 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def completed_record(executed: Path, notebook: Path, command: str) -> dict[str, Any]:
-    """The record that the run wrote, with the command and the hashes of what it ran."""
+def completed_record(executed: Path, notebook: Path, **facts: str | None) -> dict[str, Any]:
+    """The record that the run wrote, with the hashes of what it ran and further facts: its command
+    and the commit.
+    """
     record = read_record(executed.with_suffix(".record.json"), "imports")
-    return {**record, "command": command, "hashes": hashes(notebook, record["imports"])}
+    return {**record, **facts, "hashes": hashes(notebook, record["imports"])}
 
 
-def store(executed: Path, notebook: Path, command: str) -> None:
-    """Take outputs and execution counts into the chapter, and put its record beside it.
+def commit(folder: Path) -> str | None:
+    """The commit that is checked out in a folder, or None outside of a repository."""
+    return _git(folder, "rev-parse", "HEAD")
+
+
+def uncommitted(folder: Path) -> list[str]:
+    """Files of code and chapters below the top of the repository that differ from its commit."""
+    changes = _git(folder, "status", "--porcelain", "--", "src", "chapters", "requirements.lock")
+    return [line.split(maxsplit=1)[1] for line in (changes or "").splitlines()]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, encoding="utf-8"
+        )
+    except OSError:  # there is no git
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def store(executed: Path, notebook: Path, **facts: str | None) -> None:
+    """Take outputs and execution counts into the chapter, and put its record beside it, with the
+    verdicts of those before it.
 
     The chapter's own cells, parameters and metadata stay; what papermill added goes.
     """
+    path = notebook.with_suffix(".record.json")
+    record = with_history(completed_record(executed, notebook, **facts), path)
     source, run = (nbformat.read(path, as_version=4) for path in (notebook, executed))
     ran = {cell.id: cell for cell in run.cells}
     counts = iter(range(1, len(run.cells) + 1))
@@ -86,9 +114,7 @@ def store(executed: Path, notebook: Path, command: str) -> None:
     source.metadata.get("language_info", {}).pop("version", None)
     with atomic_path(notebook) as temporary:
         nbformat.write(source, temporary)
-    write_record(
-        completed_record(executed, notebook, command), notebook.with_suffix(".record.json")
-    )
+    write_record(record, path)
 
 
 def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -100,6 +126,21 @@ def tidy(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return output
 
 
-def keep_result(executed: Path, notebook: Path, path: Path, command: str) -> None:
-    """Keep the record of a long run among the book's results."""
-    write_record(completed_record(executed, notebook, command), path)
+def keep_result(executed: Path, notebook: Path, path: Path, **facts: str | None) -> None:
+    """Keep the record of a long run among the book's results, with the verdicts of those that it
+    replaces.
+    """
+    write_record(with_history(completed_record(executed, notebook, **facts), path), path)
+
+
+def keep_evidence(executed: Path, notebook: Path, folder: Path, **facts: str | None) -> Path:
+    """Keep the record of a run at the scale "evidence" in a folder, under the name that
+    `smallnets.book.evidence` looks for.
+
+    Returns:
+        Its path.
+    """
+    record = read_record(executed.with_suffix(".record.json"), "chapter", "dataset")
+    path = folder / f"{result_name(record['chapter'], record['dataset'])}.json"
+    keep_result(executed, notebook, path, **facts)
+    return path

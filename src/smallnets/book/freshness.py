@@ -22,6 +22,21 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
         temporary.write_bytes(text.encode())
 
 
+def plainly(value: Any) -> Any:
+    """A value as a record holds it: lists for tuples and arrays, texts for names in mappings."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def result_name(number: str, dataset: str) -> str:
+    """Name of the record of a chapter's evidence, such as "03-cifar10-evidence".
+
+    Args:
+        number: of the chapter, such as "03".
+        dataset: a data set's name, or "npz:FILE" in any folder.
+    """
+    return f"{number}-{Path(dataset.rpartition(':')[2]).stem}-evidence"
+
+
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's; anything else as text."""
     found = plain(value)

@@ -8,7 +8,7 @@ from smallnets.book.machine import METER
 from smallnets.storage import cache_directory
 from smallnets.training import DEVICES, PRECISIONS
 
-SCALES = ("smoke", "small", "paper")
+SCALES = ("smoke", "small", "evidence", "paper")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Parameters:
 
     Attributes:
         dataset: a name that `smallnets.data.load` knows, such as "glyphs10" or "npz:FILE".
-        scale: "smoke" runs every cell in seconds, "small" is what the stored outputs show, "paper"
-            is the published architecture and schedule.
+        scale: "smoke" runs every cell in seconds, "small" is what the stored outputs show,
+            "evidence" is what verdicts come from, "paper" is the published architecture and
+            schedule.
         seeds: how many repetitions; None is as many as the scale asks for.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "32-true" or "bf16-mixed".

@@ -18,10 +18,12 @@ from joblib import cpu_count
 
 from smallnets.book import STARTED
 from smallnets.book.catalogue import chapter
-from smallnets.book.claims import Claim, rows_table
+from smallnets.book.claims import JUDGING, Claim, definitions, judge
 from smallnets.book.freshness import read_record, shown, write_record
 from smallnets.book.machine import METER, arithmetic
 from smallnets.book.parameters import Parameters
+from smallnets.book.proof import results_folder
+from smallnets.book.verdicts import stored_table
 from smallnets.storage import SOURCE
 
 PACKAGES = ("torch", "numpy", "scipy", "lightning-fabric", "smallnets")
@@ -42,7 +44,7 @@ def save_record(
     Args:
         number: of the chapter.
         parameters: as validated.
-        claims: judged unless the scale is "smoke".
+        claims: judged at the scales "evidence" and "paper".
         measurements: name -> number, or list with one number a seed; JSON-representable.
         settings: dataclass with what the scale stands for.
         seeds: how many repetitions were run.
@@ -75,7 +77,8 @@ def save_record(
     }
     path = parameters.folder / f"{about.stem}.record.json"
     write_record(record, path)  # what was measured is kept, whatever judging it ends in
-    record["claims"] = [claim.row(parameters.scale != "smoke") for claim in claims]
+    record["claims"] = judge(claims, parameters.scale in JUDGING)
+    record["definitions"] = definitions(claims)
     write_record(record, path)
     return record
 
@@ -91,8 +94,8 @@ def imported_files() -> list[str]:
 
 
 def stored_results(number: str, start: Path | None = None) -> HTML:
-    """Claims judged on real data by earlier, longer runs of a chapter, from the book's `results`
-    folder.
+    """Claims of a chapter as stored runs have them, from the book's `results` folder. Those that
+    were judged under an earlier rule say so.
 
     Args:
         number: of the chapter.
@@ -101,11 +104,9 @@ def stored_results(number: str, start: Path | None = None) -> HTML:
     Returns:
         A table with a row a claim and run, without rows where no stored results are at hand.
     """
-    here = (start or Path.cwd()).resolve()
-    folders = [folder / "book" / "results" for folder in (here, *here.parents)]
-    files = next((sorted(folder.glob("*.json")) for folder in folders if folder.is_dir()), [])
+    folder = results_folder(start)
     rows = []
-    for file in files:
+    for file in sorted(folder.glob("*.json")) if folder else []:
         try:
             record = read_record(file, "chapter", "claims")
         except ValueError as error:
@@ -113,4 +114,4 @@ def stored_results(number: str, start: Path | None = None) -> HTML:
             continue
         if record["chapter"] == chapter(number).number:
             rows += [{"run": file.stem, **claim} for claim in record["claims"]]
-    return rows_table(rows, ("run", "claim", "measured", "verdict"))
+    return HTML(stored_table(rows))
