@@ -40,7 +40,7 @@ def test_good_parameters_pass():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("scale", "big", "scale must be one of smoke, small, paper; got 'big'"),
+        ("scale", "big", "scale must be one of smoke, small, evidence, paper; got 'big'"),
         ("seeds", 0, "seeds must be at least 1; got 0"),
         ("seeds", -3, "seeds must be at least 1; got -3"),
         ("seeds", "5", "seeds must be a whole number of at least 1; got '5'"),

@@ -43,7 +43,8 @@ def test_record_tells_what_was_run_and_measured(parameters, tmp_path):
     assert stored["seeds"] == [0, 1]
     assert stored["settings"] == {"epochs": 3}
     assert stored["measurements"] == {"accuracy": {"a": [0.9, 0.8]}}
-    assert stored["claims"][0]["verdict"] in ("reproduced", "not at this scale")
+    assert stored["claims"][0]["verdict"] == "not judged", "small decides nothing"
+    assert stored["claims"][0]["comparisons"][0]["outcome"] == "open"
     assert stored["seconds"] > 0
     assert stored["peak_memory_mb"] > 50
     assert "distill/classic.py" not in stored["imports"] or "checks.py" in stored["imports"]
@@ -63,13 +64,25 @@ def test_stored_results_are_those_of_the_chapter(parameters, tmp_path):
     (folder / "05-real.json").write_text(json.dumps({**record, "chapter": "05"}), encoding="utf-8")
     (tmp_path / "chapters").mkdir()
     table = stored_results("02", tmp_path / "chapters")
-    cells = re.findall(r"<td>(.*?)</td>", table.data)
-    assert (cells[0], cells[1], cells[3]) == ("02-real", "It works", record["claims"][0]["verdict"])
+    cells = re.findall(r"<td [^>]*>(.*?)</td>", table.data)
+    assert (cells[0], cells[1], cells[3]) == ("02-real", "It works", "not judged")
     assert len(cells) == 4
 
 
+def test_stored_results_under_an_earlier_rule_say_so(tmp_path):
+    claim = {
+        "claim": "It works",
+        "measured": "a - b: +1 (holds); c: +2 (open)",
+        "verdict": "partly",
+    }
+    path = tmp_path / "book" / "results" / "02-old.json"
+    write_record({"chapter": "02", "claims": [claim]}, path)
+    cells = re.findall(r"<td [^>]*>(.*?)</td>", stored_results("02", tmp_path).data)
+    assert cells[2:] == ["a - b: +1 (holds)<br>c: +2 (open)", "partly (earlier rule)"]
+
+
 def test_without_stored_results_the_table_is_empty(tmp_path):
-    assert "<td>" not in stored_results("02", tmp_path).data
+    assert "<td" not in stored_results("02", tmp_path).data
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,7 @@ def test_files_are_recorded_by_their_names(value, text):
 
 def test_measurements_are_kept_where_judging_them_fails(parameters, tmp_path):
     class Broken(Claim):
-        def row(self, judged=True):
+        def row(self, level, judged=True):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

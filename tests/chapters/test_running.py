@@ -46,7 +46,7 @@ def test_grey_images_of_another_size_from_a_file(notebook, start, grey_file):
     ("parameters", "message"),
     [
         ({"dataset": "cats"}, "dataset must be one of glyphs10, .*; got 'cats'"),
-        ({"scale": "huge"}, "scale must be one of smoke, small, paper; got 'huge'"),
+        ({"scale": "huge"}, "scale must be one of smoke, small, evidence, paper; got 'huge'"),
         ({"seeds": -1}, "seeds must be at least 1; got -1"),
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
         ({"precision": "half"}, "precision must be one of auto, 32-true, bf16-mixed; got 'half'"),
