@@ -71,7 +71,7 @@ $(call proofs,.venv-$@/bin)
 endef
 
 chapters: $(READY) ## run chapters; at SCALE=small, the default, store their outputs (N="02 05" for some)
-	$(BIN)/smallnets run $(N) --scale $(SCALE) $(if $(filter small,$(SCALE)),--store)
+	$(BIN)/smallnets run $(N) --scale $(SCALE) $(if $(filter small evidence,$(SCALE)),--store)
 
 bench: $(READY) ## race the hot paths against other ways of doing the same work
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

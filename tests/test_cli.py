@@ -30,10 +30,15 @@ def workplace(tmp_path):
     """A folder with a chapter 02 of three cells that writes a record as a chapter does."""
     code = nbformat.v4.new_code_cell
     cells = [
-        code('scale = "small"\nseeds = 2\noutput_dir = "runs"', metadata={"tags": ["parameters"]}),
+        code(
+            'scale = "small"\nseeds = 2\noutput_dir = "runs"\ndataset = "x"\nverdict = "partly"',
+            metadata={"tags": ["parameters"]},
+        ),
         code(
             "import json, pathlib\n"
-            "record = {'chapter': '02', 'scale': scale, 'imports': ['checks.py'], 'seeds': seeds}\n"
+            "claims = [{'claim': 'It works', 'verdict': verdict, 'comparisons': []}]\n"
+            "record = {'chapter': '02', 'scale': scale, 'imports': ['checks.py'], 'seeds': seeds,\n"
+            "          'dataset': 'npz:photos.npz', 'claims': claims}\n"
             "folder = pathlib.Path(output_dir)\n"
             "file = folder / '02_similarity_preserving.record.json'\n"
             "_ = file.write_text(json.dumps(record))"
@@ -134,12 +139,78 @@ def test_run_passes_parameters_and_keeps_results(workplace):
     assert executed.cells[-1].outputs[0].data["text/plain"] == "105"
 
 
+def git(folder, *arguments):
+    identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_evidence_is_stored_with_its_commit_and_what_was_said_before(workplace):
+    """The notebook stays as it is, and what is not committed is not run."""
+    import json
+
+    from smallnets.book.execution import commit
+
+    git(workplace, "init", "-q")
+    git(workplace, "add", "chapters")
+    git(workplace, "commit", "-q", "-m", "claims")
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    before = notebook.read_bytes()
+    evidence = ("run", "02", "--scale", "evidence", "--store")
+    done = smallnets(*evidence, "-p", "dataset=npz:photos.npz", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    path = workplace / "book" / "results" / "02-photos-evidence.json"
+    assert str(path.relative_to(workplace)) in done.stdout
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["commit"] == git(workplace, "rev-parse", "HEAD") == commit(workplace)
+    assert record["command"] == "smallnets run 02 --scale evidence -p dataset=npz:photos.npz"
+    assert (record["scale"], record["history"]) == ("evidence", [])
+    assert notebook.read_bytes() == before
+    notebook.write_bytes(before.replace(b"partly", b"reproduced"))
+    refused = smallnets(*evidence, cwd=workplace)
+    assert refused.returncode == 2
+    assert f"commit chapters/{notebook.name} first" in refused.stderr
+    git(workplace, "commit", "-q", "-a", "-m", "other claims")
+    assert smallnets(*evidence, cwd=workplace).returncode == 0
+    again = json.loads(path.read_text(encoding="utf-8"))
+    assert again["claims"][0]["verdict"] == "reproduced"
+    (old,) = again["history"]
+    assert old["claims"] == [{"claim": "It works", "verdict": "partly"}]
+    assert old["commit"] == record["commit"] != again["commit"]
+
+
+def test_a_chapter_that_is_stored_again_keeps_what_was_said_before(workplace):
+    import json
+
+    notebook = workplace / "chapters" / "02_similarity_preserving.ipynb"
+    path = notebook.with_suffix(".record.json")
+    old = {"claims": [{"claim": "It works", "verdict": "partly", "rule": "earlier"}]}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    done = smallnets("run", "02", "--store", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["commit"] is None, "outside of a repository"
+    assert record["history"] == [
+        {"rules": ["earlier"], "claims": [{"claim": "It works", "verdict": "partly"}]}
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "13"], "chapter must be one of 01, 02,"),
         (["run", "03"], "chapter 03 is not written"),
-        (["run", "02", "-p", "sedes=3"], "has the parameters scale, seeds, output_dir; got sedes"),
+        (
+            ["run", "02", "-p", "sedes=3"],
+            "has the parameters scale, seeds, output_dir, dataset, verdict; got sedes",
+        ),
+        (
+            ["run", "02", "--store", "--scale", "evidence", "-p", "seeds=3"],
+            "must be one of dataset, flips, device, precision; got 'seeds'",
+        ),
         (["run", "02", "-p", "seeds"], "a parameter must be NAME=VALUE; got 'seeds'"),
         (["run", "02", "--store", "--scale", "smoke"], "--store keeps what the chapter's own"),
         (["run", "--chapters", "nowhere"], "no chapter found in nowhere"),

@@ -1,7 +1,9 @@
 """Local Sphinx extension: the table of chapters and the results page, made from the stored records.
 
 A record is a JSON file that a run leaves behind: `chapters/NN_slug.record.json` for the outputs
-stored in a notebook, `book/results/*.json` for long runs on real data.
+stored in a notebook, `book/results/NN-DATA-evidence.json` for the run that verdicts come from, and
+others in `book/results` for long runs that an earlier rule judged. Only verdicts of evidence are
+counted, and of them only those on claims of the papers.
 """
 
 import hashlib
@@ -13,7 +15,9 @@ from book_sections import parsed, section
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
-VERDICTS = ("reproduced", "partly", "not at this scale", "contradicted", "not judged")
+VERDICTS = (
+    "reproduced", "partly", "contradicted", "inconclusive", "not at this scale", "not judged",
+)  # fmt: skip
 NEEDED = {
     "chapter", "title", "scale", "dataset", "command", "parameters", "seeds", "seconds",
     "peak_memory_mb", "cores", "precision", "versions", "claims",
@@ -85,7 +89,7 @@ class MadeFromRecords(SphinxDirective):
 
 
 class ChapterTable(MadeFromRecords):
-    """The twelve chapters: part, paper, state, and the time that the stored run took."""
+    """The twelve chapters: part, paper, verdicts, and the time that the stored run took."""
 
     def nodes(self, records):
         from smallnets.book.catalogue import CHAPTERS
@@ -103,11 +107,11 @@ class ChapterTable(MadeFromRecords):
                     f"{{doc}}`{chapter.title} </{page}>`" if written else chapter.title,
                     chapter.part,
                     f"{{cite:t}}`{chapter.paper}`",
-                    "ready" if record else "written" if written else "planned",
+                    judged(chapter.number, records, written, record),
                     measured_time(record) if record else "–",
                 )
             )
-        header = ("No.", "Chapter", "Part", "Paper", "State", "Time on two cores")
+        header = ("No.", "Chapter", "Part", "Paper", "Claims", "Time on two cores")
         return parsed(self, table(header, rows, "chapters"))
 
 
@@ -131,11 +135,12 @@ class Results(MadeFromRecords):
         if not records:
             return parsed(self, ["No results are stored yet."])
         summary, sections = [], []
-        for number, record in enumerate(records, start=1):
+        for number, record in enumerate(sorted(records, key=place), start=1):
             name = f"result-{number}"
-            summary.append((f"{{ref}}`{name}`", verdict_counts(record) or "–"))
+            summary.append((f"{{ref}}`{name}`", verdict_counts(record) or "–", movement(record)))
             sections.append(section(self, name, run_title(record), self.account(record)))
-        return [*parsed(self, table(("Run", "Verdicts"), summary, "runs")), *sections]
+        header = ("Run", "Claims of the paper", "Since the run before")
+        return [*parsed(self, table(header, summary, "runs")), *sections]
 
     def account(self, record):
         page = f"chapters/{record['chapter']}_{record.get('slug', '').replace('-', '_')}"
@@ -156,33 +161,109 @@ class Results(MadeFromRecords):
             "````",
             "",
         ]
-        rows = [
-            (
-                claim["claim"],
-                claim["paper"],
-                claim["measured"],
-                verdict_mark(claim["verdict"]),
-                claim.get("reason") or "–",
-            )
-            for claim in record["claims"]
+        return [*lines, *claims(record), *earlier(record)]
+
+
+def claims(record):
+    """MyST text with the claims of a record, as its rule had them."""
+    if kind(record) != "earlier":
+        from smallnets.book.verdicts import tables
+
+        return ["``````{raw} html", tables(record["claims"]), "``````", ""] * bool(record["claims"])
+    rows = [
+        (
+            claim["claim"],
+            claim["paper"],
+            claim["measured"],
+            verdict_mark(claim["verdict"]),
+            claim.get("reason") or "–",
+        )
+        for claim in record["claims"]
+    ]
+    header = ("Claim", "Published", "Measured here", "Verdict", "Why")
+    rules = dict.fromkeys(claim["rule"] for claim in record["claims"] if claim.get("rule"))
+    return [
+        "These verdicts were passed under an earlier rule, and are not counted.",
+        "",
+        *table(header, rows, "claims"),
+        *(f"*Rule: {rule}.*\n" for rule in rules),
+    ]
+
+
+def earlier(record):
+    """MyST text with what runs before this one said: each claim whose verdict moved, and all."""
+    from smallnets.book.history import moved
+
+    lines = [
+        f"- “{claim}” was {verdict_mark(before)} and is {verdict_mark(now)}."
+        for claim, before, now in moved(record)
+    ]
+    if lines:
+        lines = ["Verdicts that moved since the run before:", "", *lines, ""]
+    for number, before in enumerate(record.get("history", []), start=1):
+        made = f"commit {before['commit'][:7]}" if before.get("commit") else "an older commit"
+        lines += [
+            f"````{{dropdown}} Verdicts of run {number}, {made}",
+            *(f"*Rule: {rule}.*\n" for rule in before.get("rules", [])),
+            *(f"- {one['claim']}: {verdict_mark(one['verdict'])}" for one in before["claims"]),
+            "````",
+            "",
         ]
-        header = ("Claim", "Published", "Measured here", "Verdict", "Why")
-        rules = dict.fromkeys(claim["rule"] for claim in record["claims"] if claim.get("rule"))
-        return [
-            *lines,
-            *(table(header, rows, "claims") if rows else []),
-            *(f"*Rule: {rule}.*\n" for rule in rules),
-        ]
+    return lines
+
+
+KINDS = {"evidence": "evidence", "live": "live run", "earlier": "under an earlier rule"}
+
+
+def kind(record):
+    """Whether a record decides ("evidence"), shows a live run, or was judged by an earlier rule."""
+    if any("comparisons" not in c and c["verdict"] != "not judged" for c in record["claims"]):
+        return "earlier"
+    return "evidence" if record["scale"] == "evidence" else "live"
+
+
+def place(record):
+    """Where a record stands on the page: evidence first, then chapter by chapter."""
+    return list(KINDS).index(kind(record)), record["chapter"], record["dataset"]
+
+
+def movement(record):
+    """How many verdicts moved, where there was a run before."""
+    from smallnets.book.history import moved
+
+    if not record.get("history"):
+        return "–"
+    count = len(moved(record))
+    return f"{count} verdict{'s' if count != 1 else ''} moved" if count else "no verdict moved"
+
+
+def judged(number, records, written, stored):
+    """What the landing page says of a chapter's claims: counts of its evidence, or its state."""
+    counts = [
+        f"{run_data(record)}: {verdict_counts(record)}"
+        for record in records
+        if record["chapter"] == number and verdict_counts(record)
+    ]
+    if written and counts:
+        return "; ".join(counts)
+    return "not yet judged" if stored else "written" if written else "planned"
+
+
+def run_data(record):
+    """A run's data set, of a file its name."""
+    return record["dataset"].removeprefix("npz:").removesuffix(".npz")
 
 
 def run_title(record):
-    """Heading of a run: chapter, data set and scale."""
-    return f"Chapter {int(record['chapter'])}: {record['dataset']}, {record['scale']}"
+    """Heading of a run: chapter, data set, and what its verdicts are worth."""
+    return f"Chapter {int(record['chapter'])}: {run_data(record)}, {KINDS[kind(record)]}"
 
 
 def verdict_counts(record):
-    """How often each verdict was passed, such as "2 reproduced, 1 partly"."""
-    found = [claim["verdict"] for claim in record["claims"]]
+    """How often evidence passed each verdict on the paper's claims: "2 reproduced, 1 partly"."""
+    if kind(record) != "evidence":
+        return ""
+    found = [c["verdict"] for c in record["claims"] if c.get("source", "paper") == "paper"]
     return ", ".join(f"{found.count(v)} {verdict_mark(v)}" for v in VERDICTS if v in found)
 
 
@@ -194,10 +275,11 @@ def made_from(env):
 
 
 def state_of_records(env):
-    """Digest of the records, of the chapters present, and of this file and the catalogue."""
+    """Digest of the records, of the chapters present, and of the code that shows them."""
     digest = hashlib.sha256()
-    catalogue = ROOT / "src" / "smallnets" / "book" / "catalogue.py"
-    for path in (*record_files(), catalogue, Path(__file__)):
+    book = ROOT / "src" / "smallnets" / "book"
+    used = [book / f"{name}.py" for name in ("catalogue", "history", "interval_plot", "verdicts")]
+    for path in (*record_files(), *used, Path(__file__)):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(repr(sorted(d for d in env.found_docs if d.startswith("chapters/"))).encode())
     return digest.hexdigest()

@@ -130,6 +130,82 @@ def test_an_unknown_verdict_is_refused(tmp_path):
         records.read_record(path)
 
 
+JUDGED = {"claim": "c", "paper": "p", "source": "paper", "comparisons": [], "rule": "new"}
+
+
+def evidence(*verdicts, **changes):
+    """A record at the scale evidence whose last claim is our own."""
+    claims = [{**JUDGED, "claim": f"c{n}", "verdict": v} for n, v in enumerate(verdicts)]
+    claims.append({**JUDGED, "claim": "own", "source": "ours", "verdict": "contradicted"})
+    data = "npz:cifar10.npz"
+    return RECORD | {"scale": "evidence", "dataset": data, "claims": claims, **changes}
+
+
+LIVE = RECORD | {"claims": [{**JUDGED, "verdict": "not judged"}]}
+
+
+def test_only_evidence_is_counted_and_of_it_only_the_paper_s_claims():
+    counted = records.verdict_counts(evidence("partly", "inconclusive", "partly"))
+    assert re.findall(r"(\d) \[(.*?)\]", counted) == [("2", "partly"), ("1", "inconclusive")]
+    assert records.verdict_counts(RECORD) == ""
+    assert records.verdict_counts(LIVE) == ""
+    old_evidence = RECORD | {"scale": "evidence"}
+    assert records.verdict_counts(old_evidence) == "", "an earlier rule judged it"
+
+
+def test_the_landing_page_says_what_evidence_says_or_that_there_is_none():
+    all_records = [RECORD, LIVE, evidence("reproduced"), evidence("partly", chapter="03")]
+    found = records.judged("02", all_records, True, RECORD)
+    assert re.sub(r"\{.*?\}", "", found) == "cifar10: 1 [reproduced]"
+    assert records.judged("02", [RECORD, LIVE], True, RECORD) == "not yet judged"
+    assert records.judged("02", [], True, None) == "written"
+    assert records.judged("02", [], False, None) == "planned"
+
+
+def test_evidence_comes_first_and_titles_say_what_verdicts_are_worth():
+    order = sorted([RECORD, LIVE, evidence("partly")], key=records.place)
+    assert [records.run_title(one) for one in order] == [
+        "Chapter 2: cifar10, evidence",
+        "Chapter 2: glyphs10, live run",
+        "Chapter 2: glyphs10, under an earlier rule",
+    ]
+
+
+def test_claims_are_shown_as_their_rule_had_them():
+    old = "\n".join(records.claims(RECORD))
+    assert "passed under an earlier rule, and are not counted" in old
+    assert "list-table" in old
+    new = "\n".join(records.claims(evidence("partly")))
+    assert "earlier rule" not in new
+    assert new.startswith('``````{raw} html\n<div class="verdicts">')
+    assert "Hypotheses of our own" in new
+    assert records.claims(LIVE | {"claims": []}) == []
+
+
+def test_the_results_say_how_verdicts_moved():
+    before = {
+        "claims": [{"claim": "c0", "verdict": "partly"}],
+        "rules": ["old"],
+        "commit": "1" * 40,
+    }
+    moved = evidence("reproduced", history=[before])
+    text = re.sub(r"\{\.verdict.*?\}", "", "\n".join(records.earlier(moved)))
+    assert "- “c0” was [partly] and is [reproduced]." in text
+    assert "Verdicts of run 1, commit 1111111\n*Rule: old.*\n\n- c0: [partly]" in text
+    assert records.movement(moved) == "1 verdict moved"
+    assert records.movement(evidence("partly", history=[before])) == "no verdict moved"
+    assert records.movement(evidence("partly")) == "–"
+    assert records.earlier(evidence("partly", history=[])) == []
+    anonymous = evidence("partly", history=[{**before, "commit": None}])
+    assert "run 1, an older commit" in "\n".join(records.earlier(anonymous))
+
+
+def test_every_verdict_of_the_rule_is_known():
+    from smallnets.book.claims import VERDICTS
+
+    assert {*VERDICTS, "not judged"} == set(records.VERDICTS)
+
+
 def test_stored_records_can_be_shown():
     for path in records.record_files():
         assert records.read_record(path)["chapter"] in {chapter.number for chapter in CHAPTERS}

@@ -1,7 +1,9 @@
 """The rule: verdicts, the level that all comparisons share, and how often chance decides."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +97,23 @@ def test_rows_survive_a_record():
     assert rows[0]["measured"].startswith("above: +40.3 [")
     assert rows[0]["measured"].count("; ") == 1
     assert (rows[0]["claim"], rows[0]["paper"], rows[0]["source"]) == ("text", "figure", "paper")
+
+
+def test_the_worked_example_of_the_book_is_what_the_rule_gives():
+    page = (Path(__file__).parents[2] / "book" / "how-to-read.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (\d(?: \| -?[\d.]+){5}) \|$", page, re.MULTILINE)
+    table = np.array([[float(cell) for cell in line.split(" | ")] for line in lines])
+    alone, a, b = table[:, 1:4].T / 100
+    assert table[:, 4] == pytest.approx(100 * (a - alone))
+    assert table[:, 5] == pytest.approx(100 * (a - b))
+    compared = Comparison("A - alone", a, alone), Comparison("A - B", a, b, at_most=0.02)
+    (row,) = judge([claim(*compared)])
+    assert row["verdict"] == "partly"
+    assert f"the claim is *{row['verdict']}* reproduced" in page
+    for one, name in zip(row["comparisons"], ("**A - alone**", "A - B"), strict=True):
+        line = f"- {name}: {one['text']} (claimed: {one['claimed']}), {one['outcome']}"
+        assert line in page
+    assert f"each interval has the level {row['level']:.1%}".replace("%", " %") in page
 
 
 def test_unknown_sources_and_outcomes_are_refused():

@@ -75,6 +75,39 @@ def test_in_another_arithmetic_measured_numbers_are_masked_and_words_are_not(
     assert one != other, "here all have to be equal"
 
 
+def claims(verdict, outcome, number, claimed="+1"):
+    """A table of claims as a chapter shows it."""
+    from smallnets.book.verdicts import tables
+
+    one = {
+        "name": "SP - alone",
+        "text": f"{number} [+1.1, +9.9] points",
+        "claimed": f"more than {claimed} points",
+        "outcome": outcome,
+        "mean": float(number) / 100,
+        "interval": [0.011, 0.099],
+        "bounds": [0.01, None],
+        "unit": 0.01,
+        "suffix": " points",
+    }
+    reason = "seeds differ" if verdict == "partly" else ""
+    row = {"claim": "It works", "paper": "91 %", "comparisons": [one]}
+    return tables([{**row, "verdict": verdict, "reason": reason, "rule": "r"}])
+
+
+@pytest.mark.parametrize("given", [{}, {"measured": True}])
+def test_tables_of_claims_differ_in_verdicts_reasons_and_pictures_elsewhere(module, given):
+    stored = claims("partly", "open", "+5.0")
+    assert module.comparable(stored, False, given) != "a figure"
+    for other in (claims("reproduced", "holds", "+7.1"), claims("inconclusive", "open", "+1.3")):
+        one, two = (module.comparable(text, False, given) for text in (stored, other))
+        assert one == two
+        one, two = (module.comparable(text, True, given) for text in (stored, other))
+        assert one != two
+    renamed = stored.replace("SP - alone", "KD - alone")
+    assert module.comparable(stored, False, given) != module.comparable(renamed, False, given)
+
+
 def test_a_table_is_compared_by_its_html_and_other_text_as_it_is(module):
     data = {"text/html": "<p>1", "text/plain": "1"}
     table = NotebookNode(output_type="execute_result", data=data)

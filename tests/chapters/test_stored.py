@@ -9,7 +9,15 @@ import pytest
 from smallnets.book.freshness import hashes, stale
 
 pytestmark = pytest.mark.chapters
-TAGS = {"parameters", "remove-cell", "hide-input", "hide-output", "solution", "exercise"}
+TAGS = {
+    "parameters",
+    "claims",
+    "remove-cell",
+    "hide-input",
+    "hide-output",
+    "solution",
+    "exercise",
+}
 
 
 def code_cells(cells):
