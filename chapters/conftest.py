@@ -114,7 +114,7 @@ def comparable(text: str, here: bool, given: dict) -> str:
     `here` says whether the stored one was made in our arithmetic, and
     `given` is what the cell's metadata has for nbval.
     """
-    if "<svg" in text[:1000] and "<table" not in text[:1000]:
+    if "<svg" in text[:1000]:
         return "a figure"
     tolerant = Tolerant(text) if here else Elsewhere(text)
     tolerant.rtol = given.get("rtol", Tolerant.rtol)

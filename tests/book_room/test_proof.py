@@ -74,6 +74,11 @@ def test_only_evidence_and_the_paper_s_scale_decide(tmp_path, scale, verdict):
     assert len(record["definitions"]) == 16
 
 
+def test_a_repetition_records_its_own_seeds(tmp_path):
+    assert save(tmp_path)["seeds"] == [0, 1, 2]
+    assert save(tmp_path, seeds=range(8, 11))["seeds"] == [8, 9, 10]
+
+
 def test_evidence_is_found_from_the_chapters_and_holds_what_was_measured(book_folder):
     proof = found("2", "npz:cifar10.npz", book_folder / "chapters")
     assert proof.measurements == MEASURED

@@ -76,6 +76,13 @@ def test_other_arguments_code_or_arithmetic_are_measured_anew(call, monkeypatch)
     assert call(slope=1.0)[1] == [0, 1, 2]
 
 
+def test_a_repetition_has_other_seeds(call):
+    found, seeds = call(slope=1.0, seeds=2, first=8)
+    assert seeds == [8, 9]
+    assert found["accuracy"]["a"] == [1 / 11, 1 / 12]
+    assert call(slope=1.0, seeds=1, first=9)[1] == []
+
+
 def test_seeds_that_measure_otherwise_are_refused():
     with pytest.raises(ValueError, match="seeds 0 and 1 differ in b"):
         joined([{"a": 1}, {"a": 1, "b": 2}])
@@ -84,3 +91,5 @@ def test_seeds_that_measure_otherwise_are_refused():
 def test_fewer_than_one_seed_is_refused(call):
     with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
         call(slope=1.0, seeds=0)
+    with pytest.raises(ValueError, match="first must be at least 0; got -1"):
+        call(slope=1.0, first=-1)

@@ -36,7 +36,7 @@ def save_record(
     claims: Sequence[Claim],
     measurements: Mapping[str, Any],
     settings: Any,
-    seeds: int,
+    seeds: int | Sequence[int],
     precision: str,
 ) -> dict[str, Any]:
     """Write the record of a chapter's run into its output folder and return it.
@@ -47,7 +47,7 @@ def save_record(
         claims: judged at the scales "evidence" and "paper".
         measurements: name -> number, or list with one number a seed; JSON-representable.
         settings: dataclass with what the scale stands for.
-        seeds: how many repetitions were run.
+        seeds: which were run, or how many from 0.
         precision: the arithmetic that was used.
     """
     about = chapter(number)
@@ -60,7 +60,7 @@ def save_record(
         "parameters": {
             k: v for k, v in asdict(parameters).items() if k not in ("dataset", "output_dir")
         },
-        "seeds": list(range(seeds)),
+        "seeds": list(range(seeds) if isinstance(seeds, int) else seeds),
         "seconds": round(time.monotonic() - STARTED, 1),
         "peak_memory_mb": METER.look(),
         "cores": cpu_count(),

@@ -21,6 +21,7 @@ def seed_by_seed(
     run: Parameters,
     *,
     seeds: int,
+    first: int = 0,
     description: str = "seeds",
     **common: Any,
 ) -> Measured:
@@ -35,7 +36,8 @@ def seed_by_seed(
         measure: returns name -> number, list of numbers, or such a mapping again; the same names
             for every seed.
         run: says where the output goes.
-        seeds: how many, from 0.
+        seeds: how many.
+        first: the first of them; a repetition of a run has others.
         description: of the progress bar.
         common: further arguments; `cache_dir` may change between two starts.
 
@@ -43,16 +45,19 @@ def seed_by_seed(
         The mapping of one seed with a list over seeds in the place of every number or list.
 
     Raises:
-        ValueError: fewer than one seed, an argument that has no name, or seeds with other names.
+        ValueError: fewer than one seed, a seed below 0, an argument that has no name, or seeds with
+            other names.
     """
     checks.whole("seeds", seeds, 1)
+    checks.whole("first", first, 0)
     decides = {name: value for name, value in common.items() if name != "cache_dir"}
     key = name_of(
         measure=measure, common=decides, arithmetic=arithmetic(), library=source_digest(".")
     )
     folder = run.folder / "seeds" / key
     one = partial(_one_seed, measure=measure, common=common, folder=folder)
-    return joined(run_parallel(one, [{"seed": s} for s in range(seeds)], description=description))
+    jobs = [{"seed": seed} for seed in range(first, first + seeds)]
+    return joined(run_parallel(one, jobs, description=description))
 
 
 def _one_seed(
