@@ -75,10 +75,18 @@ def test_a_single_seed_decides_nothing():
     assert str(single) == "one: +80.0 points, one seed (open)"
 
 
+def test_what_is_not_a_number_is_open_and_no_number_in_a_record():
+    broken = Comparison("broken", [0.9, math.nan], [0.1, 0.2])
+    row = broken.row()
+    assert (row["outcome"], row["mean"], row["interval"]) == ("open", None, [None, None])
+    assert row["text"].startswith("+nan")
+
+
 def test_no_seed_at_all_is_open_too():
     nothing = Comparison("none", [], [])
     assert nothing.outcome() == "open"
     assert nothing.row()["mean"] is None
+    assert nothing.text() == "no seed"
 
 
 def test_counts_are_exact_and_measurements_without_spread_are_not_counts():

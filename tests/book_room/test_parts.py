@@ -35,6 +35,7 @@ def test_good_parameters_pass():
     assert parameters.folder == Path("runs")
     assert parameters.cache_dir.name == "trainings"
     assert book.Parameters(**{**GIVEN, "seeds": 3}).seeds == 3
+    assert book.Parameters(**{**GIVEN, "scale": "evidence"}).scale == "evidence"
 
 
 @pytest.mark.parametrize(

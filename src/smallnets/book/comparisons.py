@@ -81,6 +81,11 @@ class Comparison:
         return np.asarray(self.better, dtype=float) - np.asarray(self.worse, dtype=float)
 
     @property
+    def mean(self) -> float:
+        """Of the differences; not a number without seeds."""
+        return float(self.differences.mean()) if len(self.better) else np.nan
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Between which values the claim says that the difference lies."""
         if self.band is not None:
@@ -101,12 +106,11 @@ class Comparison:
         count = len(self.differences)
         if count < 2:
             return -np.inf, np.inf
-        mean = float(self.differences.mean())
         if self.exact:
-            return mean, mean
-        error = self.differences.std(ddof=1) / sqrt(count)
-        half = float(quantile(level, count - 1) * error)
-        return mean - half, mean + half
+            return self.mean, self.mean
+        error = float(self.differences.std(ddof=1)) / sqrt(count)
+        half = quantile(level, count - 1) * error
+        return self.mean - half, self.mean + half
 
     def outcome(self, level: float = ONE_COMPARISON) -> str:
         """ "holds", "fails" or "open"; at a bound itself, a difference is open."""
@@ -120,14 +124,13 @@ class Comparison:
 
         An end that is infinite, or a bound that there is not, is None.
         """
-        mean = float(self.differences.mean()) if len(self.better) else np.nan
         low, high = self.interval(level)
         return {
             "name": self.name,
             "text": self.text(level),
             "claimed": self.claimed,
             "outcome": self.outcome(level),
-            "mean": _finite(mean),
+            "mean": _finite(self.mean),
             "interval": [_finite(low), _finite(high)],
             "bounds": [_finite(plain(bound)) for bound in self.bounds],
             "unit": plain(self.unit),
@@ -147,18 +150,18 @@ class Comparison:
 
     def text(self, level: float = ONE_COMPARISON) -> str:
         """Mean and interval in printed units, such as "+1.20 [+0.04, +2.36] points"."""
-        if len(self.better) < 2:
-            mean = self.differences.mean() if len(self.better) else np.nan
-            return f"{mean / self.unit:+.1f}{self.suffix}, one seed"
-        low, high = self.interval(level)
-        digits = self._digits(low, high)
+        if len(self.better) == 0:
+            return "no seed"
+        if len(self.better) == 1:
+            return f"{self.mean / self.unit:+.1f}{self.suffix}, one seed"
+        ends = self.interval(level)
+        digits = self._digits(*ends)
         mean, low, high = (
-            f"{round(value / self.unit, digits) + 0.0:+.{digits}f}"
-            for value in (self.differences.mean(), low, high)
+            f"{round(value / self.unit, digits) + 0.0:+.{digits}f}" for value in (self.mean, *ends)
         )
-        return (
-            f"{mean}{self.suffix}, exact" if self.exact else f"{mean} [{low}, {high}]{self.suffix}"
-        )
+        if self.exact:
+            return f"{mean}{self.suffix}, exact"
+        return f"{mean} [{low}, {high}]{self.suffix}"
 
     def _digits(self, low: float, high: float) -> int:
         """As few as show the width of the interval, and on which side of a bound its ends lie."""
