@@ -34,6 +34,8 @@ def test_rounding_is_forgiven_and_a_change_is_not(tolerant):
 
 def test_words_are_compared_exactly(tolerant):
     assert tolerant("SP holds 1.0", atol=9) != "SP fails 1.0"
+    assert tolerant("SP holds 1.0", rtol=9) == "SP fails 1.5", "the clock decides"
+    assert tolerant("SP holds 1.0", rtol=9) != "KD holds 1.0"
     assert tolerant("1 2 3", atol=9) != "1 2"
     assert tolerant("something") != ""
     assert tolerant("") != "something"

@@ -1,7 +1,11 @@
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
 from smallnets.data.kept import kept
+from smallnets.storage import content_key
 
 
 @pytest.fixture
@@ -41,10 +45,10 @@ def test_a_damaged_file_is_made_again_with_a_warning(calls, tmp_path, damage):
     content[place] ^= 255
     damaged = {"flip": content, "cut": content[:80], "empty": b"", "foreign": b"hello"}
     file.write_bytes(damaged[damage])
-    with pytest.warns(UserWarning, match=r"cannot be read .* making it again") as warnings:
+    with pytest.warns(UserWarning, match=r"cannot be read .* making it again") as said:
         again, _ = kept("toy", maker(calls), seed=1)
-    assert len(warnings) == 1
-    assert "\n" not in str(warnings[0].message)
+    assert len(said) == 1
+    assert "\n" not in str(said[0].message)
     assert torch.equal(again, expected)
     assert len(calls) == 2
     kept("toy", maker(calls), seed=1)
@@ -58,3 +62,14 @@ def test_a_failing_maker_leaves_nothing_behind(calls, tmp_path):
     with pytest.raises(RuntimeError):
         kept("toy", fail, seed=1)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_file_of_a_version_that_kept_no_digest_is_not_met(calls, tmp_path):
+    images, labels = maker(calls)()
+    old = tmp_path / "data" / f"toy-{content_key(seed=1)}.npz"
+    old.parent.mkdir()
+    np.savez(old, images=images.numpy(), labels=labels.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept("toy", maker(calls), seed=1)
+    assert len(calls) == 2

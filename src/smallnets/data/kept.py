@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smallnets.storage import Arrays, cache_directory, content_key, kept_arrays
+from smallnets.storage import DIGEST, Arrays, cache_directory, content_key, kept_arrays
 
 
 def kept(
@@ -26,6 +26,7 @@ def kept(
         images, labels = make()
         return {"images": images.numpy(), "labels": labels.numpy()}
 
-    file = cache_directory() / "data" / f"{stem}-{content_key(**content)}.npz"
+    key = content_key(kept_with=DIGEST, **content)  # files of versions without it have other names
+    file = cache_directory() / "data" / f"{stem}-{key}.npz"
     found = kept_arrays(file, arrays)
     return torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])
