@@ -64,10 +64,7 @@ class Tolerant(str):
                 DEPENDS.sub("*", DRAWN.sub("", text))
                 for text in (self, other)
             )
-        if (
-            NUMBER.sub("#", one).split()
-            != NUMBER.sub("#", two).split()
-        ):
+        if NUMBER.sub("#", one).split() != NUMBER.sub("#", two).split():
             return False
         return all(
             a == b or self.close(a, b)
