@@ -1,7 +1,6 @@
 """Seed by seed: written as it comes, not measured again, the same bits after a break."""
 
 import json
-from functools import partial
 
 import pytest
 
@@ -10,10 +9,8 @@ from smallnets.book.freshness import write_record
 from smallnets.book.seedwise import joined
 
 
-def measured(seed, slope, log, cache_dir=None):
-    """Numbers with many digits; every call leaves a line in a file."""
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"{seed}\n")
+def measured(seed, slope, cache_dir=None):
+    """Numbers with many digits."""
     return {"accuracy": {"a": slope / (seed + 3), "b": 0.1}, "curve": [seed, slope * seed / 7]}
 
 
@@ -22,14 +19,17 @@ def call(tmp_path, monkeypatch):
     """call(**arguments) -> what was measured, and the seeds that were, in this process."""
     monkeypatch.setattr("smallnets.training.seeds.workers_that_fit", lambda cores: 1)
     run = Parameters("digits", "evidence", None, "cpu", "32-true", str(tmp_path / "run"))
-    log = tmp_path / "log"
+    folder = tmp_path / "run" / "seeds"
+
+    def written():
+        return {file: file.stat().st_mtime_ns for file in folder.glob("*/*")}
 
     def start(function=measured, seeds=3, **common):
-        log.write_text("", encoding="utf-8")
-        found = seed_by_seed(partial(function, log=str(log)), run, seeds=seeds, **common)
-        return found, [int(line) for line in log.read_text(encoding="utf-8").split()]
+        before = written()
+        found = seed_by_seed(function, run, seeds=seeds, **common)
+        return found, sorted(int(file.stem) for file, _ in written().items() - before.items())
 
-    start.log, start.folder = log, tmp_path / "run" / "seeds"
+    start.folder = folder
     return start
 
 
