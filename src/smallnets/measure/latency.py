@@ -3,8 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 
 
-# The timer looks for compilers, and would warn of a CUDA toolkit on a machine without a GPU.
+# The timer looks for compilers, and would warn of a CUDA toolkit on a machine without a GPU; older
+# versions print that.
 with _quiet(logging.getLogger("torch.utils.cpp_extension")):
     from torch.utils.benchmark import Timer
 

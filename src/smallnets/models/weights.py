@@ -56,7 +56,7 @@ def _content(path: Path) -> Any:
         raise
     except Exception as error:
         # Torch's own advice, to unpickle whatever is there, is none to follow.
-        other = re.search(r"GLOBAL (\S+)", str(error))
+        other = re.search(r"GLOBAL (?:builtins\.)?(\S+)", str(error))
         reason = one_line(error).partition(". ")[0][:120].replace(";", ",")
         what = f"it holds {other[1]}" if other else f"it cannot be read ({reason})"
         raise ValueError(
