@@ -81,6 +81,21 @@ def test_a_shift_of_one_point_of_a_curve_is_caught_elsewhere():
     assert line == "curves: mean 0.615 instead of 0.115, more than 0.054 apart"
 
 
+def few(arithmetic, values):
+    """A record of one seed."""
+    measured = {"accuracy": {f"network {place}": [value] for place, value in enumerate(values)}}
+    return {**record(arithmetic), "seeds": [0], "measurements": measured}
+
+
+def test_trainings_of_one_seed_may_drift_and_may_not_all_be_worse():
+    stored = few(HERE, [0.74, 0.72, 0.7, 0.3])
+    assert problems(few(THERE, [0.72, 0.75, 0.69, 0.42]), stored) == [], "one of them drifts"
+    lines = problems(few(THERE, [0.66, 0.64, 0.62, 0.22]), stored)
+    assert lines == ["accuracy: of few seeds, half are 0.08 or more apart"]
+    lines = problems(few(THERE, [0.74, 0.72, 0.7, 0.8]), stored)
+    assert lines == ["accuracy/network 3: 0.5 apart"]
+
+
 @pytest.mark.parametrize("arithmetic", [HERE, THERE])
 def test_counts_names_and_sizes_must_be_the_same_everywhere(arithmetic):
     fresh = record(arithmetic)

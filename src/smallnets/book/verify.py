@@ -15,6 +15,7 @@ from scipy import stats
 CONFIDENCE = 0.999
 RARE = 0.001  # how often a record that is right may be doubted
 ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
+USUAL, FAR = 0.05, 0.2  # between accuracies of one or two trainings: half, and nine tenths
 ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
 
 
@@ -38,6 +39,9 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     over seeds must agree within their pooled standard error times Student's t at 99.9 %. Of many
     measurements some are further off by chance: as many as chance explains in all but one record
     of a thousand are forgiven, unless they are so far off that one would be too many.
+
+    One or two seeds have no spread to speak of. Of the accuracies that have no more, half must be
+    within 5 points of the stored ones, and nine tenths within 20.
     """
     differ = [name for name in ALIKE if fresh.get(name) != stored.get(name)]
     if differ:
@@ -56,7 +60,29 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
             (found if sure else far).append(f"{name}: {word}")
     if len(far) > stats.binom.ppf(1 - RARE, len(common), 1 - CONFIDENCE):
         found += far
+    if not same:
+        found += _accuracies_of_few_seeds(now, then)
     return sorted(found)
+
+
+def _accuracies_of_few_seeds(
+    now: Mapping[str, np.ndarray], then: Mapping[str, np.ndarray]
+) -> list[str]:
+    apart = {
+        name: float(np.abs(now[name].mean(0) - values.mean(0)).mean())
+        for name, values in then.items()
+        if name.startswith("accuracy/") and name in now and now[name].shape == values.shape
+        if values.ndim > 0 and 0 < len(values) < 3
+    }
+    if not apart:
+        return []
+    found = []
+    if (half := np.median(list(apart.values()))) > USUAL:
+        found.append(f"accuracy: of few seeds, half are {half:.2g} or more apart")
+    far = {name: distance for name, distance in apart.items() if distance > FAR}
+    if len(far) > len(apart) / 10:
+        found += [f"{name}: {distance:.2g} apart" for name, distance in far.items()]
+    return found
 
 
 def _difference(now: np.ndarray, then: np.ndarray, same: bool, confidence: float) -> str:
