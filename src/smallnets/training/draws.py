@@ -75,6 +75,15 @@ def global_draws(device: torch.device) -> tuple[Draws, ...]:
     return found
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one epoch's order of images, below 2**32, of which torch's generators use no more.
+
+    It is a hash: no generator of another epoch, seed or purpose starts from the same number, as
+    sums and products of small numbers do.
+    """
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
 def seed_global(seed: int, process: int = 0) -> None:
     """Seed all global generators of one process of a training.
 
