@@ -154,13 +154,17 @@ def starts(settings: Settings) -> dict[str, StudentConfig]:
 
 
 def resolutions(settings: Settings, largest: int) -> dict[str, StudentConfig]:
-    """Teachers that see more pixels than their student."""
-    ask = settings.matching
-    configs = {"both at one resolution": StudentConfig(ask, settings.side_length)}
-    if largest > (ask.resolution or largest):
-        finer = replace(ask, teacher_resolution=largest)
-        configs["teacher sees more"] = StudentConfig(finer, settings.side_length)
-    return configs
+    """Teachers that see more pixels than their student, and both at the student's; none where the
+    images have no more.
+    """
+    ask, passes = settings.matching, settings.side_length
+    if largest <= (ask.resolution or largest):
+        return {}
+    finer = replace(ask, teacher_resolution=largest)
+    return {
+        "both at one resolution": StudentConfig(ask, passes),
+        "teacher sees more": StudentConfig(finer, passes),
+    }
 
 
 def search(settings: Settings) -> dict[str, StudentConfig]:
