@@ -119,14 +119,15 @@ def test_regimes_and_variants_change_one_thing(small_study):
     assert {name: ask.view for name, ask in regimes(small_study).items()} == {
         "function matching": "mix", "fixed teacher": "fix/cc", "labels": "same/rc",
         "same heavy crop": "same/ic", "independent heavy crops": "ind/ic",
+        "fixed teacher, heavy crops": "fix/ic_ens",
         "same mild crop": "same/rc", "independent mild crops": "ind/rc",
     }  # fmt: skip
     configs = patience(small_study)
-    assert len(configs) == 7 * len(small_study.lengths)
+    assert len(configs) == 8 * len(small_study.lengths)
     assert configs["same mild crop, 2"].passes == 2
     changed = variants(small_study) | details(small_study)
     assert {lesson.matching.view for lesson in changed.values()} >= {
-        "fix/rs", "fix/ic_ens", "mix/cc", "mix", "same/ic",
+        "fix/rs", "mix/cc", "mix", "same/ic",
     }  # fmt: skip
     assert changed["Shampoo, half as long"].optimizer == "shampoo"
     assert changed["two teachers"].teachers == 2
@@ -173,6 +174,8 @@ def test_a_step_costs_three_passes_of_the_student_and_those_of_the_teacher(digit
             assert cost == [6 * student, 15 * student]
         elif name == "fixed teacher":
             assert cost == [6 * student + teacher, 15 * student + teacher]
+        elif name == "fixed teacher, heavy crops":  # the mean of two
+            assert cost == [6 * student + 2 * teacher, 15 * student + 2 * teacher]
         else:
             assert cost == consistent, name
 

@@ -56,13 +56,14 @@ class StudentConfig:
 
 
 def regimes(settings: Settings) -> dict[str, Matching]:
-    """The main comparison: function matching; consistent and independent views, both with heavy and
-    both with mild crops; a fixed teacher, whose student sees the mild crops; and labels with them.
+    """The main comparison: function matching; the same views, independent ones and a fixed teacher,
+    each with heavy and with mild crops; and labels with mild ones.
     """
     names = {
         "function matching": "mix",
         "same heavy crop": "same/ic",
         "independent heavy crops": "ind/ic",
+        "fixed teacher, heavy crops": "fix/ic_ens",
         "same mild crop": "same/rc",
         "independent mild crops": "ind/rc",
         "fixed teacher": "fix/cc",
@@ -84,7 +85,8 @@ def costs(settings: Settings, dataset: Dataset) -> dict[str, list[int]]:
     """Multiply-accumulates a transfer image of every regime, one number a length.
 
     A step is three forward passes of the student (forward and backward) and, where the teacher is
-    asked in every step, one of the teacher's. A fixed teacher is asked once in all.
+    asked in every step, one of the teacher's. A fixed teacher is asked once in all, or once for
+    each of the crops of which it says the mean.
     """
     side = settings.matching.resolution or max(dataset.size)
     student, teacher = (
@@ -95,7 +97,9 @@ def costs(settings: Settings, dataset: Dataset) -> dict[str, list[int]]:
     def asked(matching: Matching, passes: int) -> int:
         if matching.labels == 1:
             return 0
-        return 1 if matching.teaching.relation == "fixed" else passes
+        if matching.teaching.relation != "fixed":
+            return passes
+        return matching.crops if matching.teaching.teacher == "ic_ens" else 1
 
     return {
         name: [3 * student * n + teacher * asked(matching, n) for n in settings.lengths]
@@ -126,7 +130,6 @@ def details(settings: Settings) -> dict[str, StudentConfig]:
         # what the two see
         "mixed, teacher central": replace(ask, view="mix/cc"),
         "whole images, fixed": replace(ask, view="fix/rs"),
-        "mean of crops, fixed": replace(ask, view="fix/ic_ens"),
         # how they are mixed
         "share an image": replace(ask, per_image=True),
         "little mixing": replace(ask, alpha=0.1),
