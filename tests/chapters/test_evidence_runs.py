@@ -7,7 +7,7 @@ pytestmark = pytest.mark.chapters
 
 # Chapter: what makes a run of it short.
 SHORT = {
-    "04": {"train": 300, "transfer": 50, "epochs": 64},
+    "04": {"train": 300, "transfer": 50, "epochs": 32},
 }
 
 
