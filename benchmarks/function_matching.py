@@ -105,8 +105,12 @@ def main() -> None:
     cores = cpu_count()
     for resolution in (16, 32):
         dataset, settings = study.prepare(
-            "glyphs10", "small", study.Options(train=3400, resolution=resolution, device="cpu")
+            "glyphs10",
+            "small",
+            study.Options(train=3400, transfer=1000, resolution=resolution, device="cpu"),
         )
+        training = replace(settings.training, batch_size=64)
+        settings = replace(settings, teacher="convnet-32", training=training)
         part = study.transfer_set(dataset, settings)
         torch.set_num_threads(cores)
         plain = max(naive(part, settings) for _ in range(ROUNDS))

@@ -108,12 +108,24 @@ def test_students_are_judged_by_their_transfer_images_at_their_resolution(digits
     coarse = replace(settings.matching, resolution=8)
     settings, seen = replace(settings, matching=coarse), []
     place = "smallnets.studies.matching.experiments"
-    monkeypatch.setattr(f"{place}.train_pair", lambda *_: ("teacher", "student"))
-    monkeypatch.setattr(f"{place}.measures", lambda *given: seen.append(given))
+    monkeypatch.setattr(f"{place}.train_pair", lambda *_: ("teacher", "student", []))
+    monkeypatch.setattr(
+        f"{place}.measures", lambda *given: seen.append(given) or {"teacher": {}, "student": {}}
+    )
+    shown = []
+    monkeypatch.setattr(
+        f"{place}.answers_and_features",
+        lambda network, _, images, *at: (
+            shown.append((network, len(images), *at))
+            or SimpleNamespace(logits=torch.eye(10)[digits.y_train[:40]])
+        ),
+    )
     finer = replace(coarse, teacher_resolution=16)
     for ask in (coarse, finer):
-        matching.evaluate_pair(digits, StudentConfig(ask, 1), settings, 0)
-    for networks, dataset, _, side in seen:
+        found = matching.evaluate_pair(digits, StudentConfig(ask, 1), settings, 0)
+        assert found == {key: {"accuracy train": 1.0} for key in ("teacher", "student")}
+    assert shown[2:] == [("teacher", 40, 16, 0.75), ("student", 40, 8, 0.75)]
+    for networks, dataset, _, side, _ in seen:
         assert networks == {"teacher": "teacher", "student": "student"}
         assert as_bytes(dataset.x_train) == as_bytes(digits.x_train[:40])
         assert torch.equal(dataset.x_test, digits.x_test)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from smallnets.training import Shampoo, TrainSettings, fit, learning_rate, new_optimizer
 from smallnets.training.checkpoint import weights_digest
+from smallnets.training.draws import epoch_seed
 from smallnets.training.loop import order_of_images
 from smallnets.training.optimizers import inverse_fourth_root
 
@@ -195,3 +196,12 @@ def test_a_batch_knows_its_images_and_the_trainings_noise(tiny, settings, new_mo
     fit(new_model(), tiny, replace(settings, epochs=1), seed=0, objective=objective)
     assert sorted(torch.cat([which for which, _ in seen]).tolist()) == list(range(96))
     assert isinstance(seen[0][1], torch.Generator)
+
+
+def test_orders_across_epochs_share_no_seed_with_other_generators():
+    """Once the order of seed s + 1 began with the number of the views of seed s."""
+    orders = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(100)}
+    views = {1_000_003 * (seed + 1) for seed in range(20)}
+    assert len(orders) == 2000
+    assert not orders & (views | set(range(5000)))
+    assert max(orders) < 2**32

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SPACING = 1_000_003
 P = ParamSpec("P")
 R = TypeVar("R")
-FIRST = 2**40  # above all seeds that a training gives to generators of its own
+EPOCHS, GLOBAL = 0, 1  # what the numbers are for
 
 
 class Draws(Protocol):
@@ -75,6 +74,15 @@ def global_draws(device: torch.device) -> tuple[Draws, ...]:
     return found
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one epoch's order of images.
+
+    No generator of another epoch, seed or purpose starts from the same number, as happens to sums
+    and products of small numbers.
+    """
+    return _hashed(seed, epoch, EPOCHS)
+
+
 def seed_global(seed: int, process: int = 0) -> None:
     """Seed all global generators of one process of a training.
 
@@ -82,10 +90,15 @@ def seed_global(seed: int, process: int = 0) -> None:
         seed: of the training, at least 0.
         process: its number among those that train together.
     """
-    number = FIRST + SPACING * seed + process
+    number = _hashed(seed, process, GLOBAL)
     torch.manual_seed(number)
-    np.random.seed([number % 2**32, number // 2**32])
+    np.random.seed(number)
     random.seed(number)
+
+
+def _hashed(*numbers: int) -> int:
+    """A number below 2**32: PyTorch's generator on a processor looks at no higher bits of a seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager

@@ -29,7 +29,12 @@ from smallnets.training.checkpoint import (
     place_of_training,
     save_finished,
 )
-from smallnets.training.draws import global_draws, leaving_global_draws, seed_global
+from smallnets.training.draws import (
+    epoch_seed,
+    global_draws,
+    leaving_global_draws,
+    seed_global,
+)
 from smallnets.training.optimizers import new_optimizer
 from smallnets.training.settings import TrainSettings, learning_rate
 from smallnets.training.steps import Step, Steps, a_batch_of_one_explained, steps_of_batches
@@ -248,7 +253,7 @@ def order_of_images(
     begun, over = first * batch // count, -(-end * batch // count)
     stream = torch.cat(
         [
-            torch.randperm(count, generator=torch.Generator().manual_seed(1_000_003 * seed + e))
+            torch.randperm(count, generator=torch.Generator().manual_seed(epoch_seed(seed, e)))
             for e in range(begun, over)
         ]
     )

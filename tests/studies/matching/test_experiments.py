@@ -24,9 +24,10 @@ from smallnets.studies.matching import (
     Recipe,
     StudentConfig,
     best_setting,
-    by_length,
+    costs,
     details,
     evaluate_pair,
+    measurements,
     other_images,
     patience,
     prepare,
@@ -103,28 +104,30 @@ def test_the_paper_preset_follows_the_data_set(monkeypatch):
     assert prepare("digits", "paper")[1].training.lr == 0.01
 
 
-def test_presets_are_the_three_scales():
-    assert set(PRESETS) == {"smoke", "small", "paper"}
-    small = PRESETS["small"]
-    assert small.seeds >= 3
+def test_presets_are_the_four_scales():
+    assert set(PRESETS) == {"smoke", "small", "evidence", "paper"}
+    small, evidence = PRESETS["small"], PRESETS["evidence"]
+    assert not small.sides
+    assert evidence.seeds == evidence.side_seeds == 8
+    assert evidence.sides
     assert len(small.lengths) >= 3
+    assert small.lengths == evidence.lengths[: len(small.lengths)]
     assert small.transfer <= small.train / 3
 
 
 def test_regimes_and_variants_change_one_thing(small_study):
     assert {name: ask.view for name, ask in regimes(small_study).items()} == {
-        "function matching": "mix", "same crop": "same/ic", "fixed teacher": "fix/cc",
-        "independent noise": "ind/rc", "independent crops": "ind/ic", "labels": "same/ic",
+        "function matching": "mix", "fixed teacher": "fix/cc", "labels": "same/rc",
+        "same heavy crop": "same/ic", "independent heavy crops": "ind/ic",
+        "fixed teacher, heavy crops": "fix/ic_ens",
+        "same mild crop": "same/rc", "independent mild crops": "ind/rc",
     }  # fmt: skip
     configs = patience(small_study)
-    assert len(configs) == 6 * len(small_study.lengths)
-    assert configs["same crop, 2"].passes == 2
-    found = {name: {"kl": len(name)} for name in configs}
-    table = by_length([found, found], "kl", small_study)
-    assert table["same crop"] == [[len("same crop, 1"), len("same crop, 2")]] * 2
+    assert len(configs) == 8 * len(small_study.lengths)
+    assert configs["same mild crop, 2"].passes == 2
     changed = variants(small_study) | details(small_study)
     assert {lesson.matching.view for lesson in changed.values()} >= {
-        "fix/rs", "fix/ic_ens", "same/rc", "mix/cc", "mix", "same/ic",
+        "fix/rs", "mix/cc", "mix", "same/ic",
     }  # fmt: skip
     assert changed["Shampoo, half as long"].optimizer == "shampoo"
     assert changed["two teachers"].teachers == 2
@@ -137,7 +140,44 @@ def test_regimes_and_variants_change_one_thing(small_study):
     ]  # fmt: skip
     finer = resolutions(small_study, 16)
     assert finer["teacher sees more"].matching.teacher_resolution == 16
-    assert list(resolutions(small_study, 8)) == ["both at one resolution"]
+    assert finer["both at one resolution"].matching == small_study.matching
+    assert resolutions(small_study, 8) == {}
+
+
+def test_a_record_holds_every_measure_by_length(digits, small_study):
+    kinds = ("agreement", "accuracy", "accuracy train", "kl", "kl train", "entropy")
+    seeds = []
+    for seed in (0, 1):
+        values = {name: seed + config.passes for name, config in patience(small_study).items()}
+        values["teacher"] = 9
+        seeds.append({name: dict.fromkeys(kinds, value) for name, value in values.items()})
+    found = measurements(seeds, small_study, digits)
+    assert found["lengths"] == [[1, 2]] * 2
+    assert set(found["by length"]) == {*kinds, "cost"}
+    for kind in kinds:
+        assert found["by length"][kind] == {key: [[1, 2], [2, 3]] for key in regimes(small_study)}
+    assert found["accuracy"] == {"teacher": [9, 9]} | {key: [2, 3] for key in regimes(small_study)}
+    assert found["by length"]["cost"] == {
+        name: [one] * 2 for name, one in costs(small_study, digits).items()
+    }
+
+
+def test_a_step_costs_three_passes_of_the_student_and_those_of_the_teacher(digits, small_study):
+    student, teacher = (
+        measure.macs(build_network(name, digits, 0), (1, 8, 8))
+        for name in (small_study.student, small_study.teacher)
+    )
+    study = replace(small_study, lengths=(2, 5))
+    consistent = [2 * (3 * student + teacher), 5 * (3 * student + teacher)]
+    for name, cost in costs(study, digits).items():
+        if name == "labels":
+            assert cost == [6 * student, 15 * student]
+        elif name == "fixed teacher":
+            assert cost == [6 * student + teacher, 15 * student + teacher]
+        elif name == "fixed teacher, heavy crops":  # the mean of two
+            assert cost == [6 * student + 2 * teacher, 15 * student + 2 * teacher]
+        else:
+            assert cost == consistent, name
 
 
 def test_every_student_is_trained_and_gives_the_same_numbers_twice(digits, small_study, tmp_path):
@@ -150,13 +190,20 @@ def test_every_student_is_trained_and_gives_the_same_numbers_twice(digits, small
     for name, values in results[0].items():
         assert all(np.isfinite(value) for value in values.values()), name
         assert set(values) == {
-            "accuracy", "agreement", "agreement@5", "kl", "kl train", "l2", "l2 train", "entropy",
-            "entropy train", "cka",
+            "accuracy", "accuracy train", "agreement", "agreement@5", "kl", "kl train", "l2",
+            "l2 train", "entropy", "entropy train", "cka",
         }  # fmt: skip
     assert results[0]["teacher"]["agreement"] == 1
     plain = configs["function matching"]
     again = evaluate_pair(digits, plain, small_study, seed=0)
     assert again["student"] == results[0]["function matching"]
+    teacher, student, log = train_pair(digits, plain, small_study, 0, tmp_path)
+    assert len(log) == plain.passes
+    own = transfer_set(digits, small_study)
+    for name, network in (("teacher", teacher), ("student", student)):
+        seen = answers_and_features(network, own, own.x_train, 8)
+        right = measure.accuracy(seen.logits, own.y_train)
+        assert again[name]["accuracy train"] == right
     assert evaluate_pair(digits, plain, small_study, seed=1)["student"] != again["student"]
 
 
@@ -284,9 +331,9 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
         "digits", "small", Options(seeds=2, train=600, epochs=20, precision="32-true", flips=True)
     )
     assert (settings.train, settings.test, settings.held_out) == (600, 360, 120)
-    assert (settings.seeds, settings.side_seeds, settings.transfer) == (2, 2, 160)
-    assert settings.lengths == (2, 5, 20)
-    assert settings.side_length == 4
+    assert (settings.seeds, settings.side_seeds, settings.transfer) == (2, 1, 100)
+    assert settings.lengths == (1, 1, 5, 20)
+    assert settings.side_length == 5
     assert settings.training.precision == settings.teaching.precision == "32-true"
     assert settings.matching.flip
     assert settings.matching.resolution == 16
@@ -301,7 +348,7 @@ def test_prepare_gives_a_preset_with_what_was_asked_for():
     ("arguments", "message"),
     [
         ({"name": "nothing"}, "dataset must be one of glyphs10, .*; got 'nothing'"),
-        ({"scale": "tiny"}, "scale must be one of smoke, small, paper; got 'tiny'"),
+        ({"scale": "tiny"}, "scale must be one of smoke, small, evidence, paper; got 'tiny'"),
         ({"seeds": -1}, "seeds must be at least 1; got -1"),
         ({"train": 20}, "number of training images must be at least 36; got 20"),
         ({"epochs": 0}, "epochs must be at least 1; got 0"),

@@ -1,8 +1,8 @@
 """Chapter 04: patience, consistency, and what else makes a student match its teacher's function."""
 
 from smallnets.studies.matching.experiments import (
-    by_length,
     evaluate_pair,
+    measurements,
     other_images,
     pretrained,
     run_students,
@@ -14,6 +14,7 @@ from smallnets.studies.matching.plan import PRESETS, Options, Settings, prepare
 from smallnets.studies.matching.recipes import GRID, PATIENCE, RECIPES, Recipe, recipe
 from smallnets.studies.matching.students import (
     StudentConfig,
+    costs,
     details,
     patience,
     regimes,
@@ -36,9 +37,10 @@ __all__ = [
     "StudentConfig",
     "best_setting",
     "build_network",
-    "by_length",
+    "costs",
     "details",
     "evaluate_pair",
+    "measurements",
     "other_images",
     "patience",
     "prepare",

@@ -7,23 +7,26 @@ few of them, and have time.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smallnets import checks
+from smallnets import checks, measure
 from smallnets.data import Dataset
 from smallnets.data.photographs import photograph
-from smallnets.distill.matching.diagnostics import measures
+from smallnets.distill.matching.diagnostics import answers_and_features, measures
 from smallnets.distill.matching.objective import match, unlabelled
 from smallnets.distill.matching.published import published_teacher
 from smallnets.models import StagedNetwork
 from smallnets.studies.matching.plan import Settings
-from smallnets.studies.matching.students import IMAGES, StudentConfig, regimes
+from smallnets.studies.matching.students import IMAGES, StudentConfig, costs, regimes
 from smallnets.studies.networks import build_network
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.study import Measures, by_seed, every, run_grid
+
+PROBE = 1000  # transfer images on which students are measured
 
 
 def run_students(
@@ -54,16 +57,30 @@ def run_students(
     ]
 
 
-def by_length(
-    results: Sequence[Measures], measure: str, settings: Settings
-) -> dict[str, list[list[float]]]:
-    """One measure of the students of `patience`: regime -> one list a seed, one value a length."""
-    return {
-        name: [
-            [seed[f"{name}, {passes}"][measure] for passes in settings.lengths] for seed in results
-        ]
-        for name in regimes(settings)
+def measurements(
+    results: Sequence[Measures], settings: Settings, dataset: Dataset
+) -> dict[str, Any]:
+    """What the students of `patience` gave, as a record holds it: name -> one entry a seed.
+
+    "accuracy" and "agreement" are those of the teacher and of the longest trainings, one number a
+    seed. "by length" holds every measure and the costs: regime -> one list a seed, with one number
+    for each of the "lengths".
+    """
+    names, count = list(regimes(settings)), len(results)
+    table: dict[str, dict[str, Any]] = {
+        kind: {
+            name: [[seed[f"{name}, {n}"][kind] for n in settings.lengths] for seed in results]
+            for name in names
+        }
+        for kind in ("agreement", "accuracy", "accuracy train", "kl", "kl train", "entropy")
     }
+    table["cost"] = {name: [one] * count for name, one in costs(settings, dataset).items()}
+    longest = {
+        kind: {"teacher": [seed["teacher"][kind] for seed in results]}
+        | {name: [one[-1] for one in table[kind][name]] for name in names}
+        for kind in ("accuracy", "agreement", "entropy")
+    }
+    return {"lengths": [list(settings.lengths)] * count, "by length": table, **longest}
 
 
 def evaluate_pair(
@@ -73,17 +90,22 @@ def evaluate_pair(
     seed: int,
     cache_dir: Path | None = None,
 ) -> Measures:
-    """Measures of one "student" with one seed, and of its "teacher"."""
-    teacher, student = train_pair(dataset, config, settings, seed, cache_dir)
-    at = settings.matching.seen_at(dataset.x_train)[0]
+    """Measures of one "student" with one seed, and of its "teacher": those of
+    `smallnets.distill.matching.measures`, and "accuracy train" on transfer images.
+    """
+    teacher, student, _ = train_pair(dataset, config, settings, seed, cache_dir)
+    plain = settings.matching.seen_at(dataset.x_train)[0]
     finer = config.matching.seen_at(dataset.x_train)
     sides = config.matching.teacher_sides(dataset.x_train, config.teachers)
-    return measures(
-        {"teacher": teacher, "student": student},
-        transfer_set(dataset, settings),
-        {"teacher": max(at, sides[0]), "student": finer[0]},
-        settings.evaluation_side,
-    )
+    own, networks = transfer_set(dataset, settings), {"teacher": teacher, "student": student}
+    at = {"teacher": max(plain, sides[0]), "student": finer[0]}
+    found = measures(networks, own, at, settings.evaluation_side, PROBE)
+    for name, network in networks.items():
+        seen = answers_and_features(
+            network, own, own.x_train[:PROBE], at[name], settings.evaluation_side
+        )
+        found[name]["accuracy train"] = measure.accuracy(seen.logits, own.y_train[:PROBE])
+    return found
 
 
 def train_pair(
@@ -92,8 +114,9 @@ def train_pair(
     settings: Settings,
     seed: int,
     cache_dir: Path | None = None,
-) -> tuple[StagedNetwork, StagedNetwork]:
-    """The teacher and the trained student of one configuration and seed.
+) -> tuple[StagedNetwork, StagedNetwork, list[dict[str, float]]]:
+    """The teacher, the trained student of one configuration and seed, and its training's log, see
+    `smallnets.distill.matching.match`.
 
     Args:
         dataset: all that the teacher knows; the student gets a part of it.
@@ -128,8 +151,10 @@ def train_pair(
         training = replace(training, lr=config.lr)
     if config.weight_decay is not None:
         training = replace(training, weight_decay=config.weight_decay)
-    match(student, teachers, own, ask, training, seed=seed, cache_dir=cache_dir, label="student")
-    return teachers[0], student
+    log = match(
+        student, teachers, own, ask, training, seed=seed, cache_dir=cache_dir, label="student"
+    )
+    return teachers[0], student, log
 
 
 def _warmup(settings: Settings, passes: int) -> float:

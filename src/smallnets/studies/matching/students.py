@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from smallnets import checks
+from smallnets import checks, measure
+from smallnets.data import Dataset
 from smallnets.distill.matching.objective import Matching
 from smallnets.studies.matching.plan import Settings
+from smallnets.studies.networks import build_network
 from smallnets.training import OPTIMIZERS
 
 IMAGES = ("own", "photographs", "noise")
@@ -54,26 +56,54 @@ class StudentConfig:
 
 
 def regimes(settings: Settings) -> dict[str, Matching]:
-    """The main comparison: function matching, consistency without mixing, the ways to be
-    inconsistent, and labels.
+    """The main comparison: function matching; the same views, independent ones and a fixed teacher,
+    each with heavy and with mild crops; and labels with mild ones.
     """
     names = {
         "function matching": "mix",
-        "same crop": "same/ic",
+        "same heavy crop": "same/ic",
+        "independent heavy crops": "ind/ic",
+        "fixed teacher, heavy crops": "fix/ic_ens",
+        "same mild crop": "same/rc",
+        "independent mild crops": "ind/rc",
         "fixed teacher": "fix/cc",
-        "independent noise": "ind/rc",
-        "independent crops": "ind/ic",
     }
     asked = {name: replace(settings.matching, view=view) for name, view in names.items()}
-    return asked | {"labels": replace(settings.matching, view="same/ic", labels=1.0)}
+    return asked | {"labels": replace(settings.matching, view="same/rc", labels=1.0)}
 
 
 def patience(settings: Settings) -> dict[str, StudentConfig]:
-    """Every regime at every length, named "same crop, 25"."""
+    """Every regime at every length, named "same mild crop, 25"."""
     return {
         f"{name}, {passes}": StudentConfig(matching, passes)
         for name, matching in regimes(settings).items()
         for passes in settings.lengths
+    }
+
+
+def costs(settings: Settings, dataset: Dataset) -> dict[str, list[int]]:
+    """Multiply-accumulates a transfer image of every regime, one number a length.
+
+    A step is three forward passes of the student (forward and backward) and, where the teacher is
+    asked in every step, one of the teacher's. A fixed teacher is asked once in all, or once for
+    each of the crops of which it says the mean.
+    """
+    side = settings.matching.resolution or max(dataset.size)
+    student, teacher = (
+        measure.macs(build_network(name, dataset, 0), (dataset.channels, side, side))
+        for name in (settings.student, settings.teacher)
+    )
+
+    def asked(matching: Matching, passes: int) -> int:
+        if matching.labels == 1:
+            return 0
+        if matching.teaching.relation != "fixed":
+            return passes
+        return matching.crops if matching.teaching.teacher == "ic_ens" else 1
+
+    return {
+        name: [3 * student * n + teacher * asked(matching, n) for n in settings.lengths]
+        for name, matching in regimes(settings).items()
     }
 
 
@@ -98,11 +128,8 @@ def details(settings: Settings) -> dict[str, StudentConfig]:
     ask, plain = settings.matching, StudentConfig(settings.matching, settings.side_length)
     asked = {
         # what the two see
-        "same crop": replace(ask, view="same/ic"),
-        "same mild crop": replace(ask, view="same/rc"),
         "mixed, teacher central": replace(ask, view="mix/cc"),
         "whole images, fixed": replace(ask, view="fix/rs"),
-        "mean of crops, fixed": replace(ask, view="fix/ic_ens"),
         # how they are mixed
         "share an image": replace(ask, per_image=True),
         "little mixing": replace(ask, alpha=0.1),
@@ -111,7 +138,7 @@ def details(settings: Settings) -> dict[str, StudentConfig]:
         "logits (L2)": replace(ask, distance="l2"),
         "labels and soft targets": replace(ask, view="same/ic", labels=0.1, temperature=4.0),
         "labels, mixed": replace(ask, labels=1.0),
-        "labels, mild crop": replace(ask, view="same/rc", labels=1.0),
+        "labels, heavy crop": replace(ask, view="same/ic", labels=1.0),
     }
     configs = {"function matching": plain}
     configs |= {name: replace(plain, matching=matching) for name, matching in asked.items()}
@@ -130,13 +157,17 @@ def starts(settings: Settings) -> dict[str, StudentConfig]:
 
 
 def resolutions(settings: Settings, largest: int) -> dict[str, StudentConfig]:
-    """Teachers that see more pixels than their student."""
-    ask = settings.matching
-    configs = {"both at one resolution": StudentConfig(ask, settings.side_length)}
-    if largest > (ask.resolution or largest):
-        finer = replace(ask, teacher_resolution=largest)
-        configs["teacher sees more"] = StudentConfig(finer, settings.side_length)
-    return configs
+    """Teachers that see more pixels than their student, and both at the student's; none where the
+    images have no more.
+    """
+    ask, passes = settings.matching, settings.side_length
+    if largest <= (ask.resolution or largest):
+        return {}
+    finer = replace(ask, teacher_resolution=largest)
+    return {
+        "both at one resolution": StudentConfig(ask, passes),
+        "teacher sees more": StudentConfig(finer, passes),
+    }
 
 
 def search(settings: Settings) -> dict[str, StudentConfig]:
