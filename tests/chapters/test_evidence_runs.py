@@ -7,6 +7,14 @@ pytestmark = pytest.mark.chapters
 
 # Chapter: what makes a run of it short.
 SHORT = {
+    "09": {
+        "train": 224,
+        "test": 100,
+        "epochs": 2,
+        "images": 32,
+        "synthesis_steps": 10,
+        "unit_steps": 10,
+    },
 }
 
 

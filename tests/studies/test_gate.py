@@ -37,7 +37,7 @@ REPORTS = {
         "calibration_on_test",
         "logits_on_test",
     },
-    "studies/genie/experiments.py": {"evaluate_quantised"},
+    "studies/genie/experiments.py": {"evaluate_quantised", "watched"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
