@@ -37,7 +37,7 @@ REPORTS = {
         "calibration_on_test",
         "logits_on_test",
     },
-    "studies/genie/experiments.py": {"evaluate_quantised"},
+    "studies/genie/experiments.py": {"evaluate_quantised", "watched"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
@@ -47,7 +47,7 @@ REPORTS = {
 SHOWN = {
     "03_does_kd_work": {"meeting"},
     "08_vertical_layering": {"pixels", "count"},
-    "09_genie": {"full", "test"},
+    "09_genie": {"full", "unseen"},
 }
 
 

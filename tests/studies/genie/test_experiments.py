@@ -7,6 +7,7 @@ import torch
 
 from smallnets.quantize import genie as gn
 from smallnets.studies import genie as study
+from smallnets.training import fit
 
 TINY = {"train": 96, "seeds": 2, "epochs": 1, "device": "cpu"}
 
@@ -54,6 +55,8 @@ def test_watching_one_network_learn(prepared, tmp_path):
     )
     assert seen.bits_before.shape == seen.bits_after.shape
     assert 0 < seen.flipped < 1
+    middle = (seen.bits_after > 0.05) & (seen.bits_after < 0.95)
+    assert seen.undecided == pytest.approx(float(middle.double().mean()))
     assert seen.moved.abs().max() > 0
     middle = [float(((b > 0.05) & (b < 0.95)).float().mean())
               for b in (seen.bits_before, seen.bits_after)]  # fmt: skip
@@ -72,14 +75,52 @@ def test_cases_and_their_results(prepared, monkeypatch):
     )
     monkeypatch.setattr("smallnets.training.seeds.workers_that_fit", lambda most: 1)
     found = study.assess_all(data, settings, images)
-    assert list(found) == cases
-    assert all(one["accuracy"] == [0.0, 1.0] for one in found.values())
-    assert all(one["bits"] == [case.weights] * 2 for case, one in found.items())
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(cases)
+    assert list(found["accuracy"]) == names
+    assert all(one == [0.0, 1.0] for one in found["accuracy"].values())
+    assert found["bits"] == {case.name: [case.weights] * 2 for case in cases}
+
+
+def test_cases_are_named_by_what_they_are():
+    assert study.Case(2, 4).name == "W2A4, GENIE-M, GENIE-D"
+    assert study.Case(4, 4, "real", "nearest").name == "W4A4, nearest, real"
+    other = study.Case(2, 2, "GBA", "naive", drop=1.0, count=8, lr_bit=1e-3)
+    assert other.name == "W2A2, recomputed base, GBA, drop 1, 8 pictures, rate 0.001"
+
+
+def test_small_asks_nothing_that_the_evidence_does_not():
+    small, evidence, smoke = (
+        {case.name for case in study.cases(study.PRESETS[scale])}
+        for scale in ("small", "evidence", "smoke")
+    )
+    assert small < evidence
+    assert len(smoke) == len(evidence)
+    assert study.PRESETS["evidence"].seeds == 8
+
+
+def test_watching_changes_nothing_that_is_trained(prepared):
+    data, settings = prepared
+    plain = study.build_network(settings.network, data, 0, stem_stride=2)
+    fit(plain, data, settings.training, seed=0)
+    watched = study.train_teacher(data, settings, 0)
+    for one, other in zip(watched.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(one.cpu(), other)
+    curve = study.learning_curve(data, settings, 0)
+    assert set(curve) == {"train", "test"}
+    assert all(len(line) == settings.training.epochs for line in curve.values())
+    assert all(0 <= share <= 1 for line in curve.values() for share in line)
+
+
+@pytest.mark.parametrize(("network", "stride"), [("resnet-8-4", (2, 2)), ("resnet-8", (2, 2))])
+def test_networks_of_cifar_start_with_a_stride(prepared, network, stride):
+    data, settings = prepared
+    assert study.train_teacher(data, replace(settings, network=network), 0).conv.stride == stride
 
 
 def test_presets_and_requests(prepared):
     data, settings = prepared
-    assert set(study.PRESETS) == {"smoke", "small", "paper"}
+    assert set(study.PRESETS) == {"smoke", "small", "evidence", "paper"}
     assert study.PRESETS["paper"].synthesis == gn.SynthesisSettings()
     assert study.PRESETS["paper"].reconstruction == gn.ReconstructionSettings()
     assert settings.seeds == 2
@@ -97,7 +138,7 @@ def test_presets_and_requests(prepared):
         ({"scale": "huge"}, "scale must be one of"),
         ({"resolution": 10}, "resolution must be a multiple of 4; got 10"),
         ({"images": 1}, "images must be at least 2; got 1"),
-        ({"images": 4}, "images must be at least 8; got 4"),
+        ({"images": 2}, "images must be at least 4; got 2"),
         ({"train": 20}, "number of training images must be at least 32; got 20"),
         ({"unit_steps": 0}, "iterations must be at least 1; got 0"),
     ],

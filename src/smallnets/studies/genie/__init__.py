@@ -1,7 +1,6 @@
 """Chapter 09: how good a network quantised without data is, and which images it takes."""
 
 from smallnets.studies.genie.experiments import (
-    SOURCES,
     Case,
     LearningTrace,
     assess,
@@ -10,11 +9,12 @@ from smallnets.studies.genie.experiments import (
     cases,
     describe_images,
     diversity,
+    learning_curve,
     synthesize_images,
     trace_learning,
     train_teacher,
 )
-from smallnets.studies.genie.plan import PRESETS, PUBLISHED, Options, Settings, prepare
+from smallnets.studies.genie.plan import PRESETS, PUBLISHED, SOURCES, Options, Settings, prepare
 from smallnets.studies.networks import build_network
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "cases",
     "describe_images",
     "diversity",
+    "learning_curve",
     "prepare",
     "synthesize_images",
     "trace_learning",

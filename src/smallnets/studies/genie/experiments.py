@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from smallnets import measure
 from smallnets.data import Dataset
 from smallnets.losses import check_finite
 from smallnets.quantize.genie.network import QuantizedNetwork, calibrate, quantize
-from smallnets.quantize.genie.reconstruct import UnitHistory, reconstruct
+from smallnets.quantize.genie.reconstruct import (
+    ReconstructionSettings,
+    UnitHistory,
+    reconstruct,
+)
 from smallnets.quantize.genie.statistics import matching_loss
 from smallnets.quantize.genie.synthesis import (
     Synthesis,
@@ -23,20 +28,52 @@ from smallnets.quantize.genie.synthesis import (
 )
 from smallnets.quantize.genie.units import Unit
 from smallnets.storage import Arrays, kept_arrays, source_digest
-from smallnets.studies.genie.plan import Settings
-from smallnets.studies.networks import train_network
+from smallnets.studies.genie.plan import SOURCES, Settings
+from smallnets.studies.networks import build_network
 from smallnets.studies.study import run_grid
+from smallnets.training import fit
 from smallnets.training.checkpoint import GROUND, cache_path
+from smallnets.training.loop import Batch
 
-# name -> method, swing
-SOURCES: dict[str, tuple[str, bool]] = {
-    "GENIE-D": ("genie", True),
-    "no swing": ("genie", False),
-    "GBA": ("gba", True),
-    "ZeroQ-like": ("pixels", True),
-    "ZeroQ-like, no swing": ("pixels", False),
-    "noise": ("noise", False),
+METHODS = {
+    "nearest": "nearest",
+    "adaround": "AdaRound",
+    "naive": "recomputed base",
+    "genie": "GENIE-M",
 }
+PUBLISHED_RATE = ReconstructionSettings().lr_bit
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Cross-entropy with the labels, and how a training goes: the share of right answers among the
+    images of the batch, and among some that are not learnt from, others at every step.
+
+    Attributes:
+        images: (n, channels, height, width), as the network takes them.
+        labels: (n,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """ "loss", "train" and "test". The training is the same as without a look at "test"."""
+        logits = model(batch.images).float()
+        first = 0 if batch.which is None else int(batch.which[0])
+        some = (first + torch.arange(max(1, len(batch.labels) // 4))) % len(self.labels)
+        with torch.no_grad(), measure.evaluating(model):
+            answers = model(self.images[some].to(logits.device)).argmax(1)
+        return {
+            "loss": functional.cross_entropy(logits, batch.labels),
+            "train": (logits.argmax(1) == batch.labels).float().mean(),
+            "test": (answers.cpu() == self.labels[some]).float().mean(),
+        }
+
+
+def watched(dataset: Dataset) -> Watched:
+    """The networks' objective; its test images choose nothing."""
+    return Watched(dataset.normalise(dataset.x_test), dataset.y_test)
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,7 @@ class Case:
     Attributes:
         weights, activations: bits.
         source: "real" or a name in `SOURCES`.
-        mode: of the weights, see `MODES`.
+        mode: of the weights, see `METHODS`.
         drop: QDrop's probability.
         count: calibration images; None is the settings' number.
         lr_bit: of the soft bits; None is the settings'.
@@ -60,6 +97,18 @@ class Case:
     count: int | None = None
     lr_bit: float | None = None
 
+    @property
+    def name(self) -> str:
+        """Under which measurements stand, such as "W2A4, GENIE-M, real"."""
+        parts = [f"W{self.weights}A{self.activations}", METHODS[self.mode], self.source]
+        if self.drop != 0.5:
+            parts.append(f"drop {self.drop:g}")
+        if self.count is not None:
+            parts.append(f"{self.count} pictures")
+        if self.lr_bit is not None:
+            parts.append(f"rate {self.lr_bit:g}")
+        return ", ".join(parts)
+
 
 def train_teacher(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
@@ -67,8 +116,31 @@ def train_teacher(
     """The network of a seed, trained on all training images, in evaluation mode, on the device of
     its training; so is all that is made of it.
     """
-    network = train_network(settings.network, dataset, settings.training, seed, cache_dir)
+    network = _trained(dataset, settings, seed, cache_dir)[0]
     return network.to(settings.training.accelerator)
+
+
+def learning_curve(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> dict[str, list[float]]:
+    """Shares of right answers in every epoch of `train_teacher`, means over its steps: "train" on
+    the augmented images that it learns from, "test" on others.
+    """
+    history = _trained(dataset, settings, seed, cache_dir)[1]
+    return {part: [epoch[part] for epoch in history] for part in ("train", "test")}
+
+
+def _trained(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    of_cifar = settings.network.startswith("resnet-")
+    stride = settings.stem_stride if of_cifar else 1
+    network = build_network(settings.network, dataset, seed, stem_stride=stride)
+    history = fit(
+        network, dataset, settings.training, seed=seed, objective=watched(dataset),
+        cache_dir=cache_dir, label="network",
+    )  # fmt: skip
+    return network, history
 
 
 def synthesize_images(
@@ -135,18 +207,15 @@ def cases(settings: Settings) -> list[Case]:
     found = []
     for widths in settings.widths:
         found.append(Case(*widths, "real", "nearest"))
-        found += [Case(*widths, source) for source in ("real", "GENIE-D", "ZeroQ-like")]
+        found += [Case(*widths, source) for source in ("real", "GENIE-D")]
     main = settings.main
-    others = ("no swing", "GBA", "ZeroQ-like, no swing", "noise")
-    found += [Case(*main, source) for source in others]
+    found += [Case(*main, source) for source in settings.sources]
     found += [
-        Case(*main, source, mode)
-        for mode in ("adaround", "naive")
-        for source in ("real", "GENIE-D")
+        Case(*main, source, mode) for mode in ("adaround", "naive") for source in settings.taught_on
     ]
-    found.append(Case(*main, drop=1.0))
     found += [Case(*main, count=count) for count in settings.counts]
-    found.append(Case(*main, lr_bit=1e-3))
+    if settings.published_rate:
+        found.append(Case(*main, lr_bit=PUBLISHED_RATE))
     return list(dict.fromkeys(found))
 
 
@@ -183,7 +252,7 @@ def assess(
     Returns:
         "accuracy"; "error": the squared error of the features in front of the last layer, over
         their squared size; "KL": of the quantised network's predictions from the network's, in
-        nats; "units": reconstruction errors after over before, geometric mean; "seconds".
+        nats; "seconds".
     """
     network = train_teacher(dataset, settings, seed, cache_dir)
     path = cache_dir and cache_path(
@@ -200,11 +269,9 @@ def assess(
 
     def assessed() -> Arrays:
         began = time.perf_counter()
-        result, histories = quantize_case(network, case, images, settings, seed)
+        result, _ = quantize_case(network, case, images, settings, seed)
         seconds = time.perf_counter() - began
         found = evaluate_quantised(network, result, dataset)
-        ratios = [max(one.after, 1e-12) / max(one.before, 1e-12) for one in histories]
-        found["units"] = float(torch.tensor(ratios or [1.0]).log().mean().exp())
         return {name: np.array(value) for name, value in (found | {"seconds": seconds}).items()}
 
     return {name: float(value) for name, value in kept_arrays(path, assessed).items()}
@@ -237,8 +304,8 @@ def assess_all(
     settings: Settings,
     images: Sequence[Mapping[str, Tensor]],
     cache_dir: Path | None = None,
-) -> dict[Case, dict[str, list[float]]]:
-    """Case -> measure of `assess` -> one value a seed, side by side.
+) -> dict[str, dict[str, list[float]]]:
+    """Measure of `assess` -> name of the case -> one value a seed, side by side.
 
     Args:
         dataset, settings, cache_dir: as everywhere.
@@ -258,8 +325,8 @@ def assess_all(
         cache_dir=cache_dir,
     )
     return {
-        case: {name: [result[name] for result in results] for name in results[0]}
-        for case, results in grid.items()
+        measured: {case.name: [one[measured] for one in results] for case, results in grid.items()}
+        for measured in next(iter(grid.values()))[0]
     }
 
 
@@ -272,6 +339,7 @@ class LearningTrace:
         bits_before, bits_after: all soft bits (n,) of layers with the case's own width.
         moved: relative change (n,) of the steps of those layers' channels.
         flipped: share of those weights that are not rounded to nearest.
+        undecided: share of the soft bits after learning that lie between 0.05 and 0.95.
         network: the result.
     """
 
@@ -280,6 +348,7 @@ class LearningTrace:
     bits_after: Tensor
     moved: Tensor
     flipped: float
+    undecided: float
     network: QuantizedNetwork
 
 
@@ -294,13 +363,15 @@ def trace_learning(
     with torch.no_grad():
         nearest = torch.cat([(one.logit >= 0).flatten() for one in before])
         chosen = torch.cat([(one.logit >= 0).flatten() for one in after])
+        bits = torch.cat([one.soft_bits.flatten() for one in after])
         return LearningTrace(
             histories,
             torch.cat([one.soft_bits.flatten() for one in before]),
-            torch.cat([one.soft_bits.flatten() for one in after]),
+            bits,
             torch.cat(
                 [(b.step / a.step).flatten() - 1 for a, b in zip(before, after, strict=True)]
             ),
             float((nearest != chosen).double().mean()),
+            float(((bits > 0.05) & (bits < 0.95)).double().mean()),
             result,
         )
