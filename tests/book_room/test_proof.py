@@ -173,7 +173,7 @@ def test_one_function_draws_this_run_and_the_evidence(book_folder):
     assert left.lines[0].get_ydata().tolist() == [0.3, 0.5]
     assert right.lines[0].get_ydata().tolist() == MEASURED["accuracy"]["SP"]
     assert left.get_title() == "this run"
-    assert right.get_title() == "evidence: 3 seeds on npz:cifar10.npz, commit 1234567"
+    assert right.get_title() == "evidence, 3 seeds"
     assert (left.get_ylabel(), right.get_ylabel()) == ("accuracy", "")
     assert left.get_ylim() == right.get_ylim()
     assert plt.get_fignums() == []

@@ -11,7 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from smallnets.data import Augmentation, Batches
 from smallnets.training import check_apart, check_networks, fit, seeded, teaching
 from smallnets.training.checkpoint import weights_digest
-from smallnets.training.draws import leaving_global_draws
+from smallnets.training.draws import (
+    epoch_seed,
+    global_draws_kept,
+    leaving_global_draws,
+    seed_global,
+)
 from smallnets.training.loop import order_of_images
 
 
@@ -241,3 +246,16 @@ def test_teachers_come_back_in_the_mode_of_every_part():
     assert teacher.training
     assert teacher.last.training
     assert not teacher.body.training
+
+
+def test_generators_of_two_purposes_never_start_alike():
+    """PyTorch looks at the lowest 32 bits of a seed alone."""
+    started = set()
+    with global_draws_kept():
+        for seed in range(50):
+            seed_global(seed)
+            started.add(float(torch.rand((), dtype=torch.float64)))
+            for other in (seed, 1_000_003 * (seed + 1), epoch_seed(seed, 0), epoch_seed(seed, 1)):
+                torch.manual_seed(other)
+                started.add(float(torch.rand((), dtype=torch.float64)))
+    assert len(started) == 5 * 50

@@ -158,7 +158,7 @@ def side_by_side(
     """
     panels = {"this run": plainly(measured)}
     if evidence is not None:
-        panels[f"evidence: {evidence}"] = evidence.measurements
+        panels[f"evidence, {len(evidence.record['seeds'])} seeds"] = evidence.measurements
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, height), sharey=True, squeeze=False)
     for one, (title, numbers) in zip(axes[0], panels.items(), strict=True):
         draw(one, numbers)

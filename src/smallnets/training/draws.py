@@ -97,7 +97,7 @@ def seed_global(seed: int, process: int = 0) -> None:
 
 
 def _hashed(*numbers: int) -> int:
-    """A number below 2**32: PyTorch's generator on a processor looks at no higher bits of a seed."""
+    """A number below 2**32: PyTorch's generator for processors looks at no higher bits."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
