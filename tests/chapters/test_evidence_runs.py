@@ -7,6 +7,7 @@ pytestmark = pytest.mark.chapters
 
 # Chapter: what makes a run of it short.
 SHORT = {
+    "05": {"train": 200, "epochs": 6, "network": "resnet-8-4"},
 }
 
 
