@@ -282,7 +282,7 @@ def test_shorter_trainings_have_shorter_tunings():
     _, settings = study.prepare("glyphs10", "evidence", study.Options(epochs=6, train=500))
     assert (settings.training.epochs, settings.tuning.epochs, settings.gradual) == (6, 2, 1)
     _, settings = study.prepare("glyphs10", "evidence", study.Options(epochs=90))
-    assert (settings.training.epochs, settings.tuning.epochs, settings.gradual) == (90, 15, 5)
+    assert (settings.training.epochs, settings.tuning.epochs, settings.gradual) == (90, 12, 4)
 
 
 def test_settings_take_what_was_asked_for():

@@ -103,8 +103,8 @@ PRESETS = {
         training=TrainSettings(
             epochs=60, batch_size=64, lr=0.2, warmup_epochs=1, augmentation=_VIEW
         ),
-        tuning=TrainSettings(epochs=15, batch_size=64, lr=0.05, augmentation=_VIEW),
-        gradual=5,
+        tuning=TrainSettings(epochs=12, batch_size=64, lr=0.05, augmentation=_VIEW),
+        gradual=4,
     ),
     # CIFAR-10 as the paper has it: ResNet-20, some 2 % of the gates every 10 minibatches.
     "paper": Settings(
