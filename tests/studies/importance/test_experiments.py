@@ -54,7 +54,7 @@ def test_everything_is_measured_by_names_that_do_not_depend_on_the_scale(measure
         measured["agreement"]["Taylor SO"]["Spearman"] > measured["agreement"]["random"]["Spearman"]
     )
     assert set(measured["scores"]) == set(study.SHOWN)
-    assert set(measured["cut"]) == set(measured["kept"]) == set(study.CUT)
+    assert set(measured["cut"]) == set(measured["kept"]) == set(study.SHOWN)
     assert all(len(one) == len(settings.levels) for one in measured["cut"].values())
     assert set(measured["accuracy"]) == {"whole", "whole, tuned"}
     assert set(measured["rounds"]) == set(measured["tuned"]) == {"60%", "30%"}

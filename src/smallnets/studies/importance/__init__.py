@@ -13,7 +13,6 @@ from smallnets.studies.importance.estimates import (
     scoring_batches,
 )
 from smallnets.studies.importance.experiments import (
-    CUT,
     SHOWN,
     WHOLE,
     iterative,
@@ -31,7 +30,6 @@ from smallnets.studies.importance.plan import PRESETS, Options, Settings, prepar
 from smallnets.studies.networks import build_network, evaluate_accuracy
 
 __all__ = [
-    "CUT",
     "ESTIMATES",
     "PRESETS",
     "SHOWN",

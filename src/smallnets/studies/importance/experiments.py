@@ -36,8 +36,14 @@ from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.training import Batch, fit
 from smallnets.training.checkpoint import History
 
-SHOWN = ("oracle", "Taylor SO", "Taylor FO", "magnitude", "BN scale", "random")  # scores kept
-CUT = (*SHOWN, "Taylor weights", "weights as a group")
+SHOWN = (
+    "oracle",
+    "Taylor SO",
+    "Taylor FO",
+    "magnitude",
+    "BN scale",
+    "random",
+)  # scores kept, and networks cut by them
 WHOLE = "whole"
 WATCHED = 512  # test images of the training curve
 AT_ONCE = 16  # of them at every step
@@ -161,7 +167,7 @@ def cut_all(
     """
     groups, prices, _ = groups_and_costs(network, dataset)
     batches, _ = scoring_batches(dataset, settings)
-    rankings = ranked({name: found[name] for name in CUT}, groups, settings)
+    rankings = ranked({name: found[name] for name in SHOWN}, groups, settings)
 
     def at(name: str, share: float) -> dict[str, Tensor]:
         return masks_at_macs(rankings[name], prices, share, least=settings.least)
@@ -171,10 +177,10 @@ def cut_all(
             return evaluate_accuracy(network, dataset)
 
     return {
-        "cut": {name: [accuracy(at(name, level)) for level in settings.levels] for name in CUT},
+        "cut": {name: [accuracy(at(name, level)) for level in settings.levels] for name in SHOWN},
         "kept": {
             name: {group: float(mask.mean()) for group, mask in at(name, settings.tuned[0]).items()}
-            for name in CUT
+            for name in SHOWN
         },
         "rounds": {
             percent(share): accuracy(

@@ -84,7 +84,7 @@ PRESETS = {
         training=TrainSettings(
             epochs=40, batch_size=64, lr=0.2, warmup_epochs=1, augmentation=_VIEW
         ),
-        tuning=TrainSettings(epochs=5, batch_size=64, lr=0.05, augmentation=_VIEW),
+        tuning=TrainSettings(epochs=4, batch_size=64, lr=0.05, augmentation=_VIEW),
         gradual=2,
     ),
     # Two blocks a stage, so that a stream has several of them; 64 minibatches of scores, since
