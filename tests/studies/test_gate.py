@@ -38,6 +38,7 @@ REPORTS = {
         "logits_on_test",
     },
     "studies/genie/experiments.py": {"evaluate_quantised", "watched"},
+    "studies/importance/experiments.py": {"watched"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
@@ -164,11 +165,12 @@ def test_the_gate_gives_the_first_training_images(digits):
 
 def test_scores_of_channels_are_taken_on_training_images(digits):
     settings = replace(importance.PRESETS["smoke"], scored=48, score_batch=16)
-    batches = importance.scoring_batches(digits, settings)
-    assert [len(images) for images, _ in batches] == [16] * 3
-    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert torch.equal(images, digits.normalise(digits.x_train[:48]))
-    assert torch.equal(labels, digits.y_train[:48])
+    mine, others = importance.scoring_batches(digits, settings)
+    for batches, place in ((mine, slice(48)), (others, slice(48, 96))):
+        assert [len(images) for images, _ in batches] == [16] * 3
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert torch.equal(images, digits.normalise(digits.x_train[place]))
+        assert torch.equal(labels, digits.y_train[place])
 
 
 @pytest.fixture(scope="module")

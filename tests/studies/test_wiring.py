@@ -3,7 +3,6 @@
 The trainings themselves are left out; what they would be given is looked at.
 """
 
-import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -209,42 +208,43 @@ def test_accuracy_after_tuning_is_that_of_the_tuned_network(digits, monkeypatch)
         torch.nn.init.constant_(smaller.classifier.bias, 0.0)
         smaller.classifier.bias.data[3] = 1.0  # says "three" to all
 
-    monkeypatch.setattr(f"{place}.train_whole", lambda *_: copy.deepcopy(network))
-    monkeypatch.setattr(f"{place}.masks_while_training", lambda *_: everything)
+    by = []
+    monkeypatch.setattr(
+        f"{place}.masks_while_training",
+        lambda *_, criterion: by.append(criterion) or everything,
+    )
     monkeypatch.setattr(f"{place}.fit", fit)
-    at_once = importance.prune_and_tune(digits, settings, 0, 1.0, everything)
+    at_once = importance.prune_and_tune(network, digits, settings, 0, 1.0, everything)
     threes = (digits.y_test == 3).double().mean().item()
     assert at_once["accuracy"] == pytest.approx(threes)
     assert at_once["untuned"] == importance.evaluate_accuracy(network, digits)
     assert at_once["untuned"] != at_once["accuracy"]
-    importance.prune_and_tune(digits, settings, 0, 1.0, None)
+    importance.prune_and_tune(network, digits, settings, 0, 1.0, None, criterion="magnitude")
     assert epochs == [4, 3], "epochs of pruning count among those of tuning"
+    assert by == ["magnitude"]
 
 
 def test_scores_in_training_mode_are_others(digits):
     network = build_network("resnet-8-4", digits, 0)
     network.train()(digits.for_choosing(8).images + 1)
     settings = replace(importance.PRESETS["smoke"], scored=16, score_batch=8)
-    batches = importance.scoring_batches(digits, settings)
-    groups = importance.groups_and_costs(network.eval(), digits)[0]
-    exact = {name: torch.rand(group.size) for name, group in groups.items()}
-    samples = importance.experiments.sample_study(network, groups, batches, exact)
-    assert samples["training mode, 16 images"] != samples["evaluation mode, 16 images"]
+    samples = importance.sampled(network.eval(), digits, settings)["samples"]
+    assert samples["training mode"] != samples["16 images"]
     assert not network.training
 
 
 def test_scores_by_chance_are_drawn_from_the_seed(digits, monkeypatch):
-    place, seeds = "smallnets.studies.importance.experiments", []
+    seeds = []
 
     def scores(*_, generator):
         seeds.append(generator.initial_seed())
         raise InterruptedError
 
-    monkeypatch.setattr(f"{place}.train_whole", lambda *_: build_network("resnet-8-4", digits, 0))
-    monkeypatch.setattr(f"{place}.scores", scores)
+    monkeypatch.setattr("smallnets.studies.importance.estimates.scores", scores)
+    network = build_network("resnet-8-4", digits, 0)
     for seed in (3, 4):
         with pytest.raises(InterruptedError):
-            importance.experiments.rank_and_cut(digits, importance.PRESETS["smoke"], seed)
+            importance.all_scores(network, digits, importance.PRESETS["smoke"], seed)
     assert seeds == [3, 4]
 
 
