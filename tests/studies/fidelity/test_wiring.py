@@ -114,7 +114,7 @@ def test_all_see_as_many_steps_but_those_of_another_length(trained):
         for one in [trained(name)]
     }
     assert steps == {
-        "student": 12, "few images": 12, "own and fresh images": 12, "long": 24,
+        "student": 12, "few images": 12, "own and fresh images": 24, "long": 24,
         "0.25 x as long": 3,
     }  # fmt: skip
 

@@ -73,11 +73,11 @@ def core_conditions(settings: Settings) -> dict[str, Condition]:
         lam: near(settings.lam),
         f"{lam}, another teacher": near(settings.lam, "another teacher"),
         f"random, rate of {lam}": Condition(rate=1 - settings.lam),
-        BOTH: Condition(shown="both"),
     }
     if settings.thorough:
         students |= {
             LONG: Condition(length=settings.length),
+            BOTH: Condition(shown="both", length=settings.length),
             f"α = {settings.alpha:g}": Condition(objective=Objective(alpha=settings.alpha)),
         }
     return with_temperature(students, settings.temperature)
