@@ -214,7 +214,7 @@ def test_a_start_at_the_teacher_is_the_teacher(digits, quick, norm):
     found, student = measure_student(
         digits, settings, 0, Condition(start="own teacher", lam=1.0, rate=1e-6)
     )
-    assert found["start agreement"] > 0.9
+    assert found["start agreement"] > 0.5  # its statistics are new ones
     if norm == "layer":
         assert found["start agreement"] == 1
     teacher = train_teacher(digits, settings, 0).network
