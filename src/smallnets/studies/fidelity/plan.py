@@ -61,8 +61,8 @@ class Settings(StudySettings):
     foreign: str | None = "glyphs62"
     foreign_images: int = 500
     rates: tuple[float, ...] = (0.1, 0.3)
-    adam_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
-    adam_lr: float = 1e-2
+    adam_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    adam_lr: float = 3e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,6 +137,8 @@ PRESETS = {
         seeds=3,
         members=(3, 5),
         others=("preresnet-14", "preresnet-56"),
+        adam_rates=(1e-4, 1e-3, 1e-2),
+        adam_lr=1e-3,
         foreign="svhn",
         foreign_images=50_000,
         teaching=TrainSettings(
