@@ -17,6 +17,7 @@ from smallnets.studies.fidelity import (
     core_conditions,
     first_disagreement,
     further_conditions,
+    kinds,
     landscape,
     logits_of,
     measure,
@@ -79,6 +80,19 @@ def test_evidence_has_every_question_of_the_paper():
     }  # fmt: skip
     assert {one.optimizer for one in both.values()} == {"sgd", "adam"}
     assert {one.shown for one in both.values()} == {"own", "fresh", "both"}
+
+
+def test_every_student_is_of_the_kind_that_it_changes():
+    found = kinds(PRESETS["evidence"])
+    first = {kind: name for name, kind in reversed(found.items())}
+    assert first == {
+        "start": "λ = 0.375", "length or optimiser": "long", "images": "own and fresh images",
+        "labels or loss": "α = 0.5", "teacher or size": "convnet-4",
+    }  # fmt: skip
+    assert found["random, rate of λ = 0.375"] == "start"
+    assert found["MixUp"] == found["fresh images"] == "images"
+    assert found["Adam"] == "length or optimiser"
+    assert not {"student", "stranger", "few images"} & set(found)
 
 
 def test_preparing_puts_what_was_asked_for_in_place():

@@ -5,6 +5,7 @@ from smallnets.studies.fidelity.conditions import (
     Condition,
     core_conditions,
     further_conditions,
+    kinds,
     near,
     views_of,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "follow",
     "further_conditions",
     "grid",
+    "kinds",
     "landscape",
     "logits_of",
     "measure",

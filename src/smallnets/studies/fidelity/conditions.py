@@ -121,3 +121,26 @@ def with_temperature(students: dict[str, Condition], temperature: float) -> dict
         name: replace(one, objective=replace(one.objective, temperature=temperature))
         for name, one in students.items()
     }
+
+
+def kinds(settings: Settings) -> dict[str, str]:
+    """What each student changes, by name: "start", "labels or loss", "images", "length or
+    optimiser", or "teacher or size". The plain one is left out, and so are the stranger, which
+    has another teacher, and the student of few images, which is bad at everything.
+    """
+    students = core_conditions(settings) | further_conditions(settings)
+    return {
+        name: _kind(one) for name, one in students.items() if name not in (STUDENT, STRANGER, FEW)
+    }
+
+
+def _kind(one: Condition) -> str:
+    if one.start != "random" or one.rate < 1:
+        return "start"
+    if one.objective.alpha or one.objective.loss != "soft":
+        return "labels or loss"
+    if one.shown != "own" or one.view != "baseline":
+        return "images"
+    if one.length != 1 or one.optimizer != "sgd":
+        return "length or optimiser"
+    return "teacher or size"
