@@ -237,7 +237,7 @@ def alignment(
 ) -> dict[str, dict[str, float]]:
     """CKA of networks' stages with the teacher's, on test images: network -> stage -> 0 to 1."""
     stages = getattr(teacher, "stage_names", ())
-    images = on_test(own).images[:count]
+    images = on_test(own, count).images
     with torch.no_grad():
         theirs = observe(teacher.eval(), images, stages).features
         return {

@@ -30,6 +30,7 @@ from smallnets.training import (
 )
 
 CHANNELS_LAST = torch.channels_last
+WATCHED = 600  # images of each part about which a network is asked while it is trained, at most
 History = list[dict[str, float]]
 
 
@@ -67,7 +68,8 @@ def train_teacher(
     number = member_seed(seed, member)
     network = build_network(settings.network, own, number, norm=settings.norm)
     start = build_network(settings.network, own, number, norm=settings.norm)
-    parts = {"train": Questions(own.normalise(own.x_train), own.y_train), "test": on_test(own)}
+    asked = Questions(own.normalise(own.x_train[:WATCHED]), own.y_train[:WATCHED])
+    parts = {"train": asked, "test": on_test(own, WATCHED)}
     history = fit(
         network,
         own,
@@ -104,8 +106,8 @@ def train_student(
     objective = EnsembleDistillation(
         together, {"student": ask}, getattr(training.view, "share", 0.0)
     )
-    parts = {"train": answered(together, shown.normalise(shown.x_train))}
-    parts["test"] = answered(together, on_test(shown).images)
+    parts = {"train": answered(together, shown.normalise(shown.x_train[:WATCHED]))}
+    parts["test"] = answered(together, on_test(shown, WATCHED).images)
     with teaching([together], training.accelerator, CHANNELS_LAST):
         history = fit(
             JointModels({"student": network}),
@@ -119,9 +121,9 @@ def train_student(
     return Trained(network, start, history)
 
 
-def on_test(dataset: Dataset) -> Questions:
-    """The test images, prepared, and their labels: to report, not to choose."""
-    return Questions(dataset.normalise(dataset.x_test), dataset.y_test)
+def on_test(dataset: Dataset, count: int | None = None) -> Questions:
+    """The test images (the first `count`), prepared, and their labels: to report, not to choose."""
+    return Questions(dataset.normalise(dataset.x_test[:count]), dataset.y_test[:count])
 
 
 def answered(teacher: Ensemble, images: Tensor) -> Questions:
