@@ -42,7 +42,8 @@ def run(tmp_path, monkeypatch):
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """start(notebook, **parameters) -> the record of a chapter whose cells run in this process,
-    with nothing kept from before; the error of the first cell that fails is raised.
+    with nothing kept from before; the error of the first cell that fails is raised. What its cells
+    have named is in `start.names`.
 
     A kernel takes longer to start than many a chapter at the scale smoke, and so do its workers.
     """
@@ -52,7 +53,7 @@ def start(tmp_path, monkeypatch):
         monkeypatch.setenv(name, ENVIRONMENT[name])
 
     def run_cells(notebook: Path, **parameters) -> dict:
-        names: dict = {}
+        names = run_cells.names = {}
         given = {"output_dir": str(tmp_path / "run"), **parameters}
         with mpl.rc_context(), plain_figures():
             for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:

@@ -31,12 +31,8 @@ TEST_PART = {"x_test", "y_test"}
 
 # The functions that report what a study has found. Everything else chooses, or trains.
 REPORTS = {
-    "studies/fidelity/experiments.py": {"representations"},
-    "studies/fidelity/students.py": {
-        "StudentEvaluator.__init__",
-        "calibration_on_test",
-        "logits_on_test",
-    },
+    "studies/fidelity/experiments.py": {"first_disagreement"},
+    "studies/fidelity/students.py": {"on_test"},
     "studies/genie/experiments.py": {"evaluate_quantised", "watched"},
     "studies/importance/experiments.py": {"watched"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
@@ -46,7 +42,6 @@ REPORTS = {
 }
 # What chapters make of test images: the statements' names.
 SHOWN = {
-    "03_does_kd_work": {"meeting"},
     "08_vertical_layering": {"pixels", "count"},
     "09_genie": {"full", "unseen"},
 }
@@ -256,28 +251,31 @@ def as_bytes(images):
 
 def test_rates_are_chosen_on_held_out_training_images(digits, monkeypatch):
     settings = replace(fidelity.PRESETS["smoke"], held_out=20, rates=(0.1, 0.3), adam_rates=(1e-3,))
-    trained, judged = [], []
-    place = "smallnets.studies.fidelity.experiments"
+    trained, judged, rates = [], [], []
+    place = "smallnets.studies.fidelity.choosing"
 
-    def teacher(dataset, settings, seed, member, cache_dir):
+    def teacher(dataset, settings, *_):
         trained.append(dataset)
-        return build_network("convnet-4", dataset, 0).eval()
+        rates.append(settings.teaching.lr)
+        return fidelity.Trained(build_network("convnet-4", dataset, 0).eval(), None, [])
+
+    def student(dataset, settings, seed, condition, cache_dir):
+        trained.append(dataset)
+        adam = condition.optimizer == "adam"
+        rates.append(settings.adam_lr if adam else settings.training.lr)
+        return fidelity.Trained(build_network("convnet-4", dataset, 0).eval(), None, [])
 
     def accuracy(network, dataset):
         judged.append(dataset)
         return 0.5
 
-    def students(dataset, teacher, students, *_):
-        trained.append(dataset)
-        judged.append(dataset)
-        return {name: {"accuracy": 0.5} for name in students}
-
     monkeypatch.setattr(f"{place}.train_teacher", teacher)
+    monkeypatch.setattr(f"{place}.train_student", student)
     monkeypatch.setattr(f"{place}.evaluate_accuracy", accuracy)
-    monkeypatch.setattr(f"{place}.distill_and_evaluate", students)
     assert set(fidelity.search(digits, settings, 0)) == {
         "teacher, 0.1", "teacher, 0.3", "SGD, 0.1", "SGD, 0.3", "Adam, 0.001",
     }  # fmt: skip
+    assert rates == [0.1, 0.3, 0.1, 0.3, 0.001]
     known = as_bytes(digits.x_train)
     for dataset in judged:
         assert len(dataset.y_test) == 20

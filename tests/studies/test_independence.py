@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from smallnets.data import load
 from smallnets.distill import matching as method
+from smallnets.distill.fidelity import Objective
 from smallnets.studies import fidelity, genie, importance, lana, layered, matching, similarity
 from smallnets.studies.matching import StudentConfig
 from smallnets.studies.networks import build_network, train_network
@@ -27,25 +27,22 @@ def digits():
 
 def test_members_of_an_ensemble_are_different_networks(digits, monkeypatch):
     settings = replace(
-        fidelity.PRESETS["smoke"], members=(1, 3), temperatures=(1.0,), teaching=BRIEF,
-        training=BRIEF, network="convnet-2",
-    )  # fmt: skip
+        fidelity.PRESETS["smoke"], teaching=BRIEF, training=BRIEF, network="convnet-2"
+    )
     asked = []
     monkeypatch.setattr(
-        "smallnets.studies.fidelity.experiments.distill_from_ensemble",
-        lambda students, teacher, *_, **__: asked.append(teacher.members),
+        "smallnets.studies.fidelity.students.fit",
+        lambda model, *_, objective, label, **__: (
+            asked.append(objective.objective.teacher.members) if label == "student" else None
+        ),
     )
-    monkeypatch.setattr(
-        "smallnets.studies.fidelity.students.distill_from_ensemble", lambda *_, **__: None
-    )
-    outcome = fidelity.ensembles(digits, settings, 1)
-    (members,) = asked
-    assert len({digest(member) for member in members}) == 3
-    one, three = (outcome.teachers[fidelity.name_of(m, 1.0)] for m in (1, 3))
-    assert not torch.allclose(one, three)
-    together = torch.stack([fidelity.logits_of(m, digits, digits.x_test) for m in members])
-    assert torch.allclose(three.softmax(1), together.softmax(2).mean(0), atol=1e-5)
-    assert torch.allclose(one.softmax(1), together[0].softmax(1), atol=1e-5)
+    ask = fidelity.Condition(objective=Objective(members=3))
+    fidelity.train_student(digits, settings, 1, ask)
+    fidelity.train_student(digits, settings, 1, fidelity.Condition(teacher=1))
+    three, another = asked
+    digests = [digest(member) for member in three]
+    assert len(set(digests)) == 3
+    assert [digest(member) for member in another] == digests[1:2]
 
 
 @pytest.fixture
@@ -108,7 +105,10 @@ def brief(study, **changes):
     ("train", "settings"),
     [
         (similarity.train_teacher, brief(similarity, teacher="convnet-2")),
-        (fidelity.train_teacher, brief(fidelity, network="convnet-2")),
+        (
+            lambda data, settings, seed: fidelity.train_teacher(data, settings, seed).network,
+            brief(fidelity, network="convnet-2"),
+        ),
         (
             matching.train_teacher,
             brief(matching, teacher="convnet-2", published=None),

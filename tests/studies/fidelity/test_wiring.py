@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from smallnets.data import load
-from smallnets.studies import fidelity
+from smallnets.distill.fidelity import EnsembleDistillation
+from smallnets.studies import fidelity as study
+from smallnets.studies.fidelity import students
 from smallnets.studies.networks import build_network
+from smallnets.studies.seeds import member_seed
 from smallnets.training import TrainSettings
 from smallnets.training.checkpoint import weights_digest
 
@@ -22,192 +25,166 @@ def digest(network):
     return weights_digest(network.state_dict())
 
 
+def as_bytes(images):
+    return [image.numpy().tobytes() for image in images]
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load("digits").take(96, 40)
 
 
-def as_bytes(images):
-    return [image.numpy().tobytes() for image in images]
-
-
 @pytest.fixture
-def imitated(monkeypatch):
-    """Chapter 03 without trainings: `teachers` and `students` are what would be trained."""
-    seen = SimpleNamespace(teachers=[], students={})
-
-    def train(name, dataset, training, seed, cache_dir=None, **_):
-        seen.teachers.append(SimpleNamespace(dataset=dataset, training=training, seed=seed))
-        return build_network(name, dataset, seed).eval()
-
-    def distil(students, teacher, dataset, objectives, training, **given):
-        for name, network in students.items():
-            seen.students[name] = SimpleNamespace(
-                dataset=dataset, training=training, objective=objectives[name],
-                start=digest(network), members=teacher.members, **given,
-            )  # fmt: skip
-            network.eval()
-
-    monkeypatch.setattr("smallnets.studies.fidelity.students.train_network", train)
-    for module in ("students", "experiments", "near"):
-        place = f"smallnets.studies.fidelity.{module}.distill_from_ensemble"
-        monkeypatch.setattr(place, distil)
-    return seen
-
-
-@pytest.fixture
-def of_03():
+def settings():
     return replace(
-        fidelity.PRESETS["smoke"], network="convnet-2", others=("convnet-3",), teaching=QUICK,
-        training=QUICK, foreign=None, temperature=2.0,
+        study.PRESETS["smoke"], network="convnet-2", others=("convnet-3",), teaching=QUICK,
+        training=QUICK, foreign=None, temperature=2.0, views=None, adam_lr=0.002, few=0.5,
     )  # fmt: skip
 
 
-def test_ensembles_differ_in_members_and_temperature(digits, of_03, imitated):
-    settings = replace(of_03, members=(1, 2), temperatures=(2.0, 4.0))
-    outcome = fidelity.ensembles(digits, settings, 3)
-    plain = imitated.students.pop("student")
-    assert (plain.objective.temperature, len(plain.members)) == (2.0, 1)
-    asked = {name: one.objective for name, one in imitated.students.items()}
-    assert {name: (one.members, one.temperature) for name, one in asked.items()} == {
-        "m = 2, τ = 2": (2, 2.0), "m = 1, τ = 4": (1, 4.0), "m = 2, τ = 4": (2, 4.0),
-    }  # fmt: skip
-    every = [plain, *imitated.students.values()]
-    assert {one.start for one in every} == {digest(build_network("convnet-2", digits, 3))}
-    assert {one.seed for one in every} == {3}
-    assert set(outcome.measures) == set(asked) | {"m = 1, τ = 2"}
+@pytest.fixture
+def trained(digits, settings, monkeypatch):
+    """trained(name) -> what the student of a name would be trained with."""
+    seen = []
+
+    def fit(network, dataset, training, *, seed, objective, label, cache_dir):
+        whole = network.members[0] if label == "student" else network
+        seen.append(SimpleNamespace(
+            dataset=dataset, training=training, seed=seed, label=label, watched=objective,
+            objective=objective.objective, start=digest(whole),
+        ))  # fmt: skip
+        return [{"train": 0.0, "test": 0.0}]
+
+    monkeypatch.setattr(students, "fit", fit)
+
+    def of(name, seed=0):
+        every = study.core_conditions(settings) | study.further_conditions(settings)
+        study.train_student(digits, settings, seed, every[name])
+        assert isinstance(seen[-1].objective, EnsembleDistillation)
+        return seen[-1]
+
+    return of
 
 
-def test_halves_of_the_images_are_the_teachers_own_and_the_others(digits, of_03, imitated):
-    fidelity.recycled(digits, of_03, 0)
-    (teacher,) = imitated.teachers
-    own = as_bytes(teacher.dataset.x_train)
-    shown = {name: as_bytes(one.dataset.x_train) for name, one in imitated.students.items()}
-    assert shown["D0"] == own
-    assert not set(own) & set(shown["D1"])
-    assert shown["D0 and D1"] == as_bytes(digits.x_train)
-    assert sorted(own + shown["D1"]) == sorted(shown["D0 and D1"])
-    for one in imitated.students.values():
-        assert torch.equal(one.dataset.mean, teacher.dataset.mean), (
-            "pixels as the teacher knows them"
-        )
-        assert one.objective.temperature == 2.0
+def random_start(digits, seed=0):
+    return digest(build_network("convnet-2", digits, seed))
 
 
-def test_more_and_more_unlabelled_images(digits, of_03, imitated):
-    fidelity.growing(digits, replace(of_03, labelled=0.25, amounts=(1, 4)), 0)
-    (teacher,) = imitated.teachers
-    assert as_bytes(teacher.dataset.x_train) == as_bytes(digits.x_train[:24])
-    assert teacher.training.augmentation.crop == 0
-    for name, one in imitated.students.items():
-        assert as_bytes(one.dataset.x_train) == as_bytes(digits.x_train[: int(name)])
-        assert torch.equal(one.dataset.mean, teacher.dataset.mean)
-        assert one.training.augmentation.crop == 0
-    assert list(imitated.students) == ["24", "96"]
+def taught_by(one):
+    return [digest(member) for member in one.objective.teacher.members]
 
 
-def test_every_target_is_the_one_of_its_name(digits, of_03, imitated):
-    fidelity.targets(digits, replace(of_03, alphas=(0.1, 0.7)), 0)
-    found = {name: one.objective for name, one in imitated.students.items()}
-    assert {name: (one.loss, one.alpha) for name, one in found.items()} == {
-        "student": ("soft", 0.0), "α = 0.1": ("soft", 0.1), "α = 0.7": ("soft", 0.7),
-        **{name: (name, 0.0) for name in
-           ("symmetric", "reverse", "hard", "mixed", "brier", "logit")},
-    }  # fmt: skip
-    assert {one.temperature for one in found.values()} == {2.0}
+def teachers(digits, *members):
+    """As they are before their training, which is left out here."""
+    return [digest(build_network("convnet-2", digits, member_seed(0, n))) for n in members]
 
 
-def test_every_optimiser_has_its_rate_and_length(digits, of_03, imitated):
-    fidelity.optimisers(digits, replace(of_03, lengths=(0.5, 1.0), adam_lr=0.002), 0)
-    found = {name: one.training for name, one in imitated.students.items()}
-    assert {name: (one.optimizer, one.lr, one.epochs) for name, one in found.items()} == {
-        "SGD, 2 epochs": ("sgd", 0.1, 2), "student": ("sgd", 0.1, 4),
-        "Adam, 2 epochs": ("adam", 0.002, 2), "Adam, 4 epochs": ("adam", 0.002, 4),
-    }  # fmt: skip
+def test_the_student_and_the_stranger_differ_in_their_teacher_only(digits, trained):
+    student, stranger = trained("student"), trained("stranger")
+    assert taught_by(student) == teachers(digits, 0)
+    assert taught_by(stranger) == teachers(digits, 1)
+    assert student.start == stranger.start == random_start(digits)
+    assert student.training == stranger.training
+    assert as_bytes(student.dataset.x_train) == as_bytes(stranger.dataset.x_train)
+    ask = student.objective.objectives["student"]
+    assert (ask.temperature, ask.alpha, ask.loss, ask.members) == (2.0, 0, "soft", None)
 
 
-def test_every_capacity_is_the_network_of_its_name(digits, of_03, imitated):
-    fidelity.capacities(digits, of_03, 1)
-    assert {name: one.start for name, one in imitated.students.items()} == {
-        name: digest(build_network(network, digits, 1))
-        for name, network in (("convnet-3", "convnet-3"), ("student", "convnet-2"))
+def test_images_are_the_teachers_own_fresh_both_or_few(digits, trained):
+    own = study.own_images(digits, 0)
+    shown = {
+        name: trained(name).dataset
+        for name in ("student", "fresh images", "own and fresh images", "few images")
     }
+    images = {name: set(as_bytes(one.x_train)) for name, one in shown.items()}
+    assert images["student"] == set(as_bytes(own.x_train))
+    assert not images["student"] & images["fresh images"]
+    assert images["own and fresh images"] == images["student"] | images["fresh images"]
+    assert images["few images"] < images["student"]
+    assert len(shown["few images"].y_train) == 24
+    for one in shown.values():
+        assert torch.equal(one.mean, own.mean), "pixels as the teacher knows them"
+    assert images["student"] != set(as_bytes(study.own_images(digits, 1).x_train))
 
 
-def test_every_policy_shows_its_own_view(digits, of_03, imitated):
-    fidelity.data_policies(digits, of_03, 0)
-    views = {name: one.training.augmentation for name, one in imitated.students.items()}
-    assert views.pop("student") == QUICK.augmentation, "of the baseline"
+def test_all_see_as_many_steps_but_those_of_another_length(trained):
+    steps = {
+        name: one.training.epochs * (len(one.dataset.y_train) // one.training.batch_size)
+        for name in ("student", "few images", "own and fresh images", "long", "0.25 x as long")
+        for one in [trained(name)]
+    }
+    assert steps == {
+        "student": 12, "few images": 12, "own and fresh images": 24, "long": 24,
+        "0.25 x as long": 3,
+    }  # fmt: skip
+
+
+def test_near_starts_have_the_weights_and_rates_of_their_names(digits, settings, trained):
+    lam = f"λ = {settings.lam:g}"
+    names = [lam, f"{lam}, another teacher", f"random, rate of {lam}", f"{lam}, full rate"]
+    own, another, random, full = (trained(name) for name in names)
+    reduced = pytest.approx(0.1 * (1 - settings.lam))
+    assert [one.training.lr for one in (own, another, random)] == [reduced] * 3
+    assert full.training.lr == 0.1
+    assert random.start == random_start(digits)
+    assert own.start == full.start
+    assert len({own.start, another.start, random.start}) == 3
+    assert all(taught_by(one) == teachers(digits, 0) for one in (own, another, random))
+    first = trained("teacher's first weights")
+    assert [first.start] == teachers(digits, 0)
+    assert first.training.lr == 0.1
+    assert trained("λ = 0.25").training.lr == pytest.approx(0.075)
+
+
+def test_weights_of_a_start_lie_between_and_its_statistics_are_those_of_training_images(
+    digits, settings, monkeypatch
+):
+    monkeypatch.setattr(students, "fit", lambda *_, **__: [])
+    begins = students.start_of(digits, settings, 0, study.near(0.5, "another teacher"))
+    a = build_network("convnet-2", digits, member_seed(0, 1))
+    b = build_network("convnet-2", digits, 0)
+    for mixed, one, other in zip(begins.parameters(), a.parameters(), b.parameters(), strict=True):
+        assert torch.allclose(mixed, (one + other) / 2, atol=1e-6)
+    norm = next(m for m in begins.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert norm.running_mean.abs().max() > 0
+
+
+def test_every_target_optimiser_and_size_is_the_one_of_its_name(digits, trained):
+    asked = {name: trained(name).objective.objectives["student"]
+             for name in ("α = 0.5", "α = 0.1", "symmetric", "τ = 4", "m = 2")}  # fmt: skip
+    assert {name: one.alpha for name, one in asked.items() if one.alpha} == {
+        "α = 0.5": 0.5, "α = 0.1": 0.1,
+    }  # fmt: skip
+    assert asked["symmetric"].loss == "symmetric"
+    assert (asked["τ = 4"].temperature, asked["m = 2"].members) == (4.0, 2)
+    assert taught_by(trained("m = 2")) == teachers(digits, 0, 1)
+    adam = trained("Adam").training
+    assert (adam.optimizer, adam.lr) == ("adam", 0.002)
+    wider = trained("convnet-3")
+    assert wider.start == digest(build_network("convnet-3", digits, 0))
+
+
+def test_every_policy_shows_its_own_view(digits, trained):
+    views = {name: trained(name).training.augmentation
+             for name in ("none", "rotation", "MixUp", "noise", "generated")}  # fmt: skip
+    assert trained("student").training.augmentation == QUICK.view
+    assert trained("few images").training.augmentation.crop == 0
     assert views["none"].crop == 0
     assert views["rotation"].rotation == 20
     assert views["MixUp"].mixing
     assert views["noise"].noise > 0
-    first = views["generated"].extra
-    fidelity.data_policies(digits, of_03, 1)
-    other = imitated.students["generated"].training.augmentation.extra
-    assert first.shape == other.shape == digits.x_train.shape
-    assert not torch.equal(first, other), "images are made anew for every seed"
+    assert trained("generated").objective.share == views["generated"].share > 0
+    other = trained("generated", seed=1).training.augmentation
+    assert views["generated"].extra.shape == other.extra.shape
+    assert not torch.equal(views["generated"].extra, other.extra), "made anew for every seed"
 
 
-def test_near_starts_have_the_rates_of_their_names(digits, of_03, imitated):
-    found = fidelity.near_teacher(digits, replace(of_03, lams=(0.25, 0.5)), 0)
-    rates = {name: one.training.lr for name, one in imitated.students.items()}
-    assert rates == pytest.approx({
-        "λ = 0": 0.1, "teacher's first weights": 0.1, "λ = 0.25, full rate": 0.1,
-        "λ = 0.5, full rate": 0.1, "λ = 0.25": 0.075, "random, rate of λ = 0.25": 0.075,
-        "λ = 0.5": 0.05, "random, rate of λ = 0.5": 0.05,
-    })  # fmt: skip
-    starts = {name: one.start for name, one in imitated.students.items()}
-    random = digest(build_network("convnet-2", digits, 0, norm=of_03.near_norm))
-    assert {name for name, one in starts.items() if one == random} == {
-        "λ = 0", "random, rate of λ = 0.25", "random, rate of λ = 0.5",
-    }  # fmt: skip
-    assert starts["λ = 0.5"] == starts["λ = 0.5, full rate"] != starts["λ = 0.25"]
-    assert set(found) == set(rates)
-
-
-def test_starts_are_judged_before_their_training(digits, of_03, monkeypatch):
-    class Numbers:
-        def __init__(self, *_):
-            pass
-
-        def __call__(self, student):
-            return {"accuracy": float(student)}
-
-        def agreement_before(self, start):
-            return float(start)
-
-    pairs = {"λ = 0": fidelity.StartAndEnd(1, 2)}
-    monkeypatch.setattr("smallnets.studies.fidelity.near.train_from_starts",
-                        lambda *_: (None, pairs))  # fmt: skip
-    monkeypatch.setattr("smallnets.studies.fidelity.near.StudentEvaluator", Numbers)
-    assert fidelity.near_teacher(digits, of_03, 0) == {
-        "λ = 0": {"accuracy": 2, "start agreement": 1}
-    }
-
-
-def test_statistics_of_near_starts_are_those_of_training_images(digits, of_03, imitated):
-    _, found = fidelity.train_from_starts(digits, replace(of_03, lams=(0.5,)), 0)
-    start, teacher = (found[name].start for name in ("λ = 0.5", "λ = 0"))
-    norms = [
-        next(m for m in one.modules() if isinstance(m, torch.nn.BatchNorm2d))
-        for one in (start, teacher)
-    ]
-    assert norms[0].running_mean.abs().max() > 0
-    assert norms[1].running_mean.abs().max() == 0, "a random start has seen nothing"
-
-
-def test_another_teachers_stages_are_another_networks(digits, of_03, imitated):
-    found = fidelity.representations(digits, of_03, 0)
-    assert [one.seed for one in imitated.teachers] == [1000, 1001]
-    assert found["another teacher"] != found["student"]
-    assert all(value < 0.9999 for value in found["another teacher"].values())
-
-
-def test_the_control_is_a_student_of_another_seed():
-    same = torch.eye(4)
-    outcomes = [
-        fidelity.Outcome({"m": {"agreement": 1.0}}, {"m": logits}, {"m": logits}, {})
-        for logits in (same, same.roll(1, 1))
-    ]
-    assert [one["m"]["control"] for one in fidelity.with_control(outcomes)] == [0, 0]
+def test_a_training_is_watched_with_the_teachers_answers(digits, trained):
+    one = trained("student")
+    own = study.own_images(digits, 0)
+    (teacher,) = one.objective.teacher.members
+    for part, images in (("train", own.x_train), ("test", own.x_test)):
+        asked = one.watched.parts[part]
+        assert torch.equal(asked.images, own.normalise(images))
+        expected = study.logits_of(teacher.eval(), own, images).argmax(1)
+        assert torch.equal(asked.answers, expected)

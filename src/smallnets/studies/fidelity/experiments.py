@@ -1,332 +1,251 @@
-"""The paper's experiments, one seed a call so that seeds can run side by side.
+"""What one seed of the study measures: name -> student -> number.
 
-Every experiment trains students without looking at test labels, and measures each against its
-teacher on the test images ("agreement", "kl", ...) and on training images as the student saw them
-("train agreement", "train kl").
+Every student is compared with the seed's own teacher, the stranger, too.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from smallnets import checks, measure
-from smallnets.data import Augmentation, Dataset, load
-from smallnets.distill.fidelity.objective import Ensemble, Objective, Reduced, distill_from_ensemble
-from smallnets.distill.fidelity.policies import policies
-from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, halves
-from smallnets.measure import CalibrationBins
+from smallnets import measure as measures
+from smallnets.data import Dataset
+from smallnets.distill.fidelity.meter import FidelityMeter, overlap
+from smallnets.distill.fidelity.objective import Ensemble, Reduced
+from smallnets.distill.fidelity.surface import (
+    Surface,
+    distillation_gap,
+    loss_surface,
+    straight_path,
+)
+from smallnets.studies.fidelity.conditions import (
+    STRANGER,
+    STUDENT,
+    Condition,
+    core_conditions,
+    further_conditions,
+)
 from smallnets.studies.fidelity.plan import Settings
 from smallnets.studies.fidelity.students import (
-    StudentEvaluator,
-    calibration_on_test,
-    distill_and_evaluate,
-    evaluate_plain,
-    logits_on_test,
-    plain_student,
+    Trained,
+    on_test,
+    own_images,
+    seen_images,
+    shown_images,
+    train_student,
     train_teacher,
+    training_of,
 )
-from smallnets.studies.networks import build_network, evaluate_accuracy
-from smallnets.studies.study import Measures
-from smallnets.training import TrainSettings, observe
+from smallnets.studies.fidelity.watching import Questions, thinned
+from smallnets.training import observe
+
+LOOKED_AT = 600  # random training images on which train agreement is measured, at most
+PATH_IMAGES, PATH_POINTS = 300, 11
+Measured = dict[str, Any]
 
 
-class Outcome(NamedTuple):
-    """What one seed of the main comparison gave."""
-
-    measures: Measures
-    teachers: dict[str, Tensor]  # test logits (n, classes) of the teacher of every student
-    students: dict[str, Tensor]  # test logits (n, classes) of every student
-    calibration: dict[str, CalibrationBins]  # of every student, on the test images
+def logits_of(network: nn.Module, dataset: Dataset, images: Tensor) -> Tensor:
+    """Logits (n, classes) of uint8 images, float32, in evaluation mode."""
+    return measures.predict(network, images, dataset.normalise)
 
 
-def name_of(members: int, temperature: float) -> str:
-    """How a student of the main comparison is called."""
-    return f"m = {members}, τ = {temperature:g}"
+def compared(student: nn.Module, teacher: nn.Module, test: Questions, viewed: Tensor) -> Measured:
+    """A student beside a teacher.
 
-
-def ensembles(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Outcome:
-    """Students of the teacher's own architecture under ensembles of several sizes.
-
-    The students of a seed start alike, see the same images, and differ in how many teachers they
-    have and at which temperature.
-    """
-    teachers = [
-        train_teacher(dataset, settings, seed, member, cache_dir)
-        for member in range(max(settings.members))
-    ]
-    objectives = {
-        name_of(m, tau): Objective(members=m, temperature=tau)
-        for m in settings.members
-        for tau in settings.temperatures
-    }
-    students = {name: build_network(settings.network, dataset, seed) for name in objectives}
-    plain, rest = name_of(1, settings.temperature), dict(students)
-    if rest.pop(plain, None) is not None:  # other experiments need it too
-        students[plain] = plain_student(dataset, settings, teachers[0], seed, cache_dir)
-    wanted = {name: objectives[name] for name in rest}
-    distill_from_ensemble(
-        rest, Ensemble(teachers), dataset, wanted, settings.training, seed=seed, cache_dir=cache_dir
-    )
-    outcome = Outcome({}, {}, {}, {})
-    for m in settings.members:
-        teacher = Reduced(Ensemble(teachers[:m]))
-        evaluate = StudentEvaluator(teacher, dataset, settings.training)
-        for name in (name_of(m, tau) for tau in settings.temperatures):
-            outcome.measures[name] = evaluate(students[name])
-            outcome.teachers[name] = evaluate.teacher_logits[0]
-            outcome.students[name] = logits_on_test(students[name], dataset)
-            outcome.calibration[name] = calibration_on_test(outcome.students[name], dataset)
-    return outcome
-
-
-def with_control(outcomes: list[Outcome]) -> list[Measures]:
-    """Measures of every seed, with the agreement that costs no distillation.
-
-    "control" is the agreement of a teacher with the student of *another* seed's teacher: two
-    networks trained by the same recipe that have never met. "excess" is what agreement adds to it.
-
-    Raises:
-        ValueError: fewer than two seeds.
-    """
-    count = checks.at_least("number of seeds for a control", len(outcomes), 2)
-    results = []
-    for seed, outcome in enumerate(outcomes):
-        others = outcomes[(seed + 1) % count].students
-        one: Measures = {}
-        for name, known in outcome.measures.items():
-            control = measure.agreement(outcome.teachers[name], others[name])
-            one[name] = {**known, "control": control, "excess": known["agreement"] - control}
-        results.append(one)
-    return results
-
-
-def data_policies(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """Self-distillation on each of the paper's kinds of distillation data, as often as any other.
-
-    Generated images come from `ClassGaussian`, a stand-in for the paper's adversarial network.
-    """
-    teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    generator = torch.Generator().manual_seed(seed)
-    made = ClassGaussian.fitted(dataset).sample(len(dataset.y_train), generator)
-    foreign = None
-    if settings.foreign is not None:
-        foreign = foreign_images(
-            dataset, load(settings.foreign, train=settings.foreign_images, test=1)
-        )
-    views = policies(dataset, settings.training.view, made, foreign, settings.share)
-    results: Measures = {}
-    for name in [one for one in views if settings.views is None or one in settings.views]:
-        if name == "baseline":
-            results |= evaluate_plain(name, dataset, settings, teacher, seed, cache_dir)
-            continue
-        students = {name: build_network(settings.network, dataset, seed)}
-        objectives = {name: Objective(temperature=settings.temperature)}
-        training = replace(settings.training, augmentation=views[name])
-        results |= distill_and_evaluate(
-            dataset, teacher, students, objectives, training, seed, cache_dir
-        )
-    return results
-
-
-def of_equal_length(training: TrainSettings, images: int, reference: int) -> TrainSettings:
-    """The training on `images` images with about as many steps as on `reference` of them."""
-    batch_size = min(training.batch_size, images)
-    steps = training.epochs * (reference // training.batch_size)
-    per_epoch = images // batch_size
-    longer = training.with_epochs(max(1, round(steps / per_epoch)))
-    return replace(longer, batch_size=batch_size)
-
-
-def growing(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """The easy case: a teacher of few labelled images, and more and more unlabelled ones for the
-    student.
-
-    No augmentation, and the same number of steps for every amount. Train agreement is measured on
-    the images that the student was shown.
-    """
-    count = max(settings.training.batch_size, int(settings.labelled * len(dataset.y_train)))
-    bare = Augmentation(crop=0)
-    few = dataset.take(train=count)
-    teaching = of_equal_length(
-        replace(settings.teaching, augmentation=bare), count, len(dataset.y_train)
-    )
-    teacher = train_teacher(few, replace(settings, teaching=teaching), seed, 0, cache_dir)
-    results: Measures = {}
-    for amount in settings.amounts:
-        shown = dataset.take(train=min(count * amount, len(dataset.y_train)))
-        training = of_equal_length(
-            replace(settings.training, augmentation=bare),
-            len(shown.y_train),
-            len(dataset.y_train),
-        )
-        name = str(len(shown.y_train))
-        students = {name: build_network(settings.network, dataset, seed)}
-        objectives = {name: Objective(temperature=settings.temperature)}
-        # Pixels are normalised as for the teacher, whatever the student is shown.
-        shown = shown.normalised_like(few)
-        results |= distill_and_evaluate(
-            shown, teacher, students, objectives, training, seed, cache_dir
-        )
-    return results
-
-
-def recycled(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """Is it harm to distil on the teacher's own images? Section 5.2.
-
-    The teacher learns from one half, D0; students are distilled on D0, on the other half D1, and on
-    both, all for the same number of steps.
-    """
-    own, fresh = halves(dataset, seed)
-    whole = len(dataset.y_train)
-    teaching = of_equal_length(settings.teaching, len(own.y_train), whole)
-    teacher = train_teacher(own, replace(settings, teaching=teaching), seed, 0, cache_dir)
-    results: Measures = {}
-    for name, part in (("D0", own), ("D1", fresh), ("D0 and D1", dataset)):
-        training = of_equal_length(settings.training, len(part.y_train), whole)
-        students = {name: build_network(settings.network, dataset, seed)}
-        objectives = {name: Objective(temperature=settings.temperature)}
-        shown = part.normalised_like(own)
-        results |= distill_and_evaluate(
-            shown, teacher, students, objectives, training, seed, cache_dir
-        )
-    return results
-
-
-def capacities(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """Students narrower, equal and wider than one teacher, side by side."""
-    teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    others = {name: build_network(name, dataset, seed) for name in settings.others}
-    objectives = {name: Objective(temperature=settings.temperature) for name in others}
-    found = distill_and_evaluate(
-        dataset, teacher, others, objectives, settings.training, seed, cache_dir
-    )
-    found |= evaluate_plain(settings.network, dataset, settings, teacher, seed, cache_dir)
-    sizes = {name: measure.parameters(build_network(name, dataset, 0)) for name in found}
-    return {name: found[name] for name in sorted(found, key=lambda name: sizes[name])}
-
-
-def targets(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """What the student is asked to match: labels in several weights, and other losses."""
-    teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    base = Objective(temperature=settings.temperature)
-    objectives = {f"α = {a:g}": replace(base, alpha=a) for a in settings.alphas}
-    others = ("symmetric", "reverse", "hard", "mixed", "brier", "logit")
-    objectives |= {loss: replace(base, loss=loss) for loss in others}
-    students = {name: build_network(settings.network, dataset, seed) for name in objectives}
-    plain = evaluate_plain("α = 0", dataset, settings, teacher, seed, cache_dir)
-    return plain | distill_and_evaluate(
-        dataset, teacher, students, objectives, settings.training, seed, cache_dir
-    )
-
-
-def optimisers(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """SGD and Adam, each for several lengths of training: names like "SGD, 16 epochs"."""
-    teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    results: Measures = {}
-    for label, name, rate in (
-        ("SGD", "sgd", settings.training.lr),
-        ("Adam", "adam", settings.adam_lr),
-    ):
-        for length in settings.lengths:
-            epochs = max(1, round(length * settings.training.epochs))
-            final = min(settings.training.final_lr, rate)
-            training = settings.training.with_epochs(epochs)
-            training = replace(training, optimizer=name, lr=rate, final_lr=final)
-            called = f"{label}, {epochs} epochs"
-            if training == settings.training:
-                results |= evaluate_plain(called, dataset, settings, teacher, seed, cache_dir)
-                continue
-            students = {called: build_network(settings.network, dataset, seed)}
-            objectives = {called: Objective(temperature=settings.temperature)}
-            results |= distill_and_evaluate(
-                dataset, teacher, students, objectives, training, seed, cache_dir
-            )
-    return results
-
-
-def search(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> Measures:
-    """Learning rates of teacher and student, judged on held-out training images.
+    Args:
+        student, teacher: map images to logits (batch, classes).
+        test: test images and labels.
+        viewed: training images as the student saw them.
 
     Returns:
-        Measures on them, "accuracy" among them, of "teacher, 0.3" (trained on labels), "SGD, 0.3"
-        and "Adam, 0.01" (students of the settings' teacher).
+        The measures of `FidelityMeter` on the test images, and "train agreement" and "train kl" on
+        the others, all in evaluation mode.
     """
-    judged = dataset.held_out(settings.held_out, seed)
-    results: Measures = {}
-    for rate in settings.rates:
-        teaching = replace(settings.teaching, lr=rate)
-        taught = train_teacher(judged, replace(settings, teaching=teaching), seed, 0, cache_dir)
-        results[f"teacher, {rate:g}"] = {"accuracy": evaluate_accuracy(taught, judged)}
-    teacher = train_teacher(judged, settings, seed, 0, cache_dir)
-    candidates = {f"SGD, {rate:g}": ("sgd", rate) for rate in settings.rates}
-    candidates |= {f"Adam, {rate:g}": ("adam", rate) for rate in settings.adam_rates}
-    for name, (optimizer, rate) in candidates.items():
-        final = min(settings.training.final_lr, rate)
-        training = replace(settings.training, optimizer=optimizer, lr=rate, final_lr=final)
-        students = {name: build_network(settings.network, judged, seed)}
-        objectives = {name: Objective(temperature=settings.temperature)}
-        results |= distill_and_evaluate(
-            judged, teacher, students, objectives, training, seed, cache_dir
-        )
-    return results
+    said, taught = (measures.predict(one, test.images) for one in (student, teacher))
+    meter = FidelityMeter().update(student_logits=said, teacher_logits=taught, labels=test.answers)
+    said, taught = (measures.predict(one, viewed) for one in (student, teacher))
+    found = meter.compute()
+    found.pop("teacher accuracy")
+    return found | {
+        "train agreement": measures.agreement(taught, said),
+        "train kl": measures.predictive_kl(student_logits=said, teacher_logits=taught),
+    }
 
 
-def other_networks(
+def measure_student(
     dataset: Dataset,
     settings: Settings,
     seed: int,
+    condition: Condition,
     cache_dir: Path | None = None,
-    network: str = "rows-16",
-) -> Measures:
-    """Ensembles of a recurrent network: a stand-in for the paper's experiment on text.
+) -> tuple[Measured, Trained]:
+    """A student beside the seed's own teacher or ensemble, and the student itself.
 
-    Where the paper's LSTM reads words, this one reads the rows of an image.
+    Train agreement is taken on the images that it was shown, as it saw them.
     """
-    changed = replace(settings, network=network, temperatures=(settings.temperature,))
-    outcome = ensembles(dataset, changed, seed, cache_dir)
-    return outcome.measures
+    student = train_student(dataset, settings, seed, condition, cache_dir)
+    teacher = Reduced(
+        Ensemble(
+            [
+                train_teacher(dataset, settings, seed, member, cache_dir).network
+                for member in range(condition.objective.members or 1)
+            ]
+        )
+    )
+    shown = shown_images(dataset, seed, condition)
+    training = training_of(dataset, settings, seed, condition, len(shown.y_train))
+    viewed = seen_images(shown, training.view, training.batch_size, LOOKED_AT)
+    found = compared(student.network, teacher, on_test(shown), viewed)
+    found["start agreement"] = measures.agreement(
+        measures.predict(teacher, viewed), measures.predict(student.start, viewed)
+    )
+    return found, student
 
 
-def representations(
+def measure_further(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
-) -> dict[str, dict[str, float]]:
-    """CKA with the teacher's stages of a student's, and of another teacher's, on test images.
+) -> Measured:
+    """Measure -> student -> number, of `further_conditions`."""
+    return by_measure(
+        {
+            name: measure_student(dataset, settings, seed, condition, cache_dir)[0]
+            for name, condition in further_conditions(settings).items()
+        }
+    )
+
+
+def measure(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> Measured:
+    """Everything that is measured of every seed.
 
     Returns:
-        "student" and "another teacher" -> stage -> alignment.
+        Measure -> student -> number for the students of `core_conditions`, the "teacher" and its
+        "twin", a second teacher; and
+        "over time": network -> "train" and "test" -> shares of wanted answers along its training;
+        "meeting": student or stranger -> the shares of `overlap` with the teacher;
+        "path": student -> loss on the straight way from its end to the teacher;
+        "alignment": student or twin -> stage -> CKA with the teacher's.
     """
-    teacher = train_teacher(dataset, settings, seed, 0, cache_dir)
-    other_teacher = train_teacher(dataset, settings, seed, 1, cache_dir)
-    student = plain_student(dataset, settings, teacher, seed, cache_dir)
-    images = dataset.normalise(dataset.x_test[:500])
-    stages = teacher.stage_names
+    own = own_images(dataset, seed)
+    teacher, twin = (train_teacher(dataset, settings, seed, n, cache_dir) for n in (0, 1))
+    viewed = seen_images(own, settings.training.view, settings.training.batch_size, LOOKED_AT)
+    found = {
+        name: {
+            **compared(one.network, teacher.network, on_test(own), viewed),
+            "start agreement": measures.agreement(
+                measures.predict(teacher.network, viewed), measures.predict(one.start, viewed)
+            ),
+        }
+        for name, one in (("teacher", teacher), ("twin", twin))
+    }
+    trained = {"teacher": teacher}
+    for name, condition in core_conditions(settings).items():
+        found[name], trained[name] = measure_student(dataset, settings, seed, condition, cache_dir)
+    meeting = {name: meet(trained[name].network, teacher.network, own) for name in
+               (STUDENT, STRANGER)}  # fmt: skip
+    return by_measure(found) | {
+        "over time": {
+            name: {part: thinned(one.history, part) for part in ("train", "test")}
+            for name, one in trained.items()
+        },
+        "meeting": meeting,
+        "path": paths(own, settings, teacher.network, trained),
+        "alignment": alignment(own, teacher.network,
+                               {STUDENT: trained[STUDENT].network, "twin": twin.network}),
+    }  # fmt: skip
+
+
+def by_measure(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Student -> measure -> number, turned over."""
+    names = next(iter(found.values()))
+    return {name: {who: one[name] for who, one in found.items()} for name in names}
+
+
+def meet(student: nn.Module, teacher: nn.Module, dataset: Dataset) -> dict[str, float]:
+    """How two networks' answers on the test images meet, see `overlap`."""
+    images, labels = on_test(dataset)
+    said, taught = (measures.predict(one, images) for one in (student, teacher))
+    return overlap(said, taught, labels)
+
+
+class Disagreement(NamedTuple):
+    """A test image on which a student and its teacher give different answers."""
+
+    image: Tensor  # uint8 (channels, height, width)
+    label: int
+    teacher: Tensor  # probabilities (classes,)
+    student: Tensor
+
+
+def first_disagreement(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> Disagreement:
+    """The first test image on which the plain student and its teacher differ: to be shown. Where
+    there is none, the first of all.
+    """
+    own = own_images(dataset, seed)
+    condition = core_conditions(settings)[STUDENT]
+    networks = (
+        train_teacher(dataset, settings, seed, 0, cache_dir).network,
+        train_student(dataset, settings, seed, condition, cache_dir).network,
+    )
+    taught, said = (logits_of(one, own, own.x_test).softmax(1) for one in networks)
+    place = int((taught.argmax(1) != said.argmax(1)).int().argmax())
+    return Disagreement(own.x_test[place], int(own.y_test[place]), taught[place], said[place])
+
+
+def paths(
+    own: Dataset, settings: Settings, teacher: nn.Module, students: Mapping[str, Trained]
+) -> dict[str, list[float]]:
+    """Loss along the straight line of weights from students to their teacher, less the smallest
+    possible, on training images as they saw them.
+    """
+    training = settings.training
+    viewed = seen_images(own, training.view, training.batch_size, PATH_IMAGES)
+    gap = distillation_gap(teacher, viewed, settings.temperature)
+    return {
+        name: straight_path(one.network, teacher, gap, PATH_POINTS)[1].tolist()
+        for name, one in students.items()
+        if name == STUDENT or name.startswith("λ")
+    }
+
+
+def landscape(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    condition: Condition,
+    cache_dir: Path | None = None,
+    points: int = 11,
+) -> Surface:
+    """The loss in the plane of the teacher and a student's start and end, on a grid of `points`
+    points a side.
+    """
+    own, training = own_images(dataset, seed), settings.training
+    teacher = train_teacher(dataset, settings, seed, 0, cache_dir).network
+    student = train_student(dataset, settings, seed, condition, cache_dir)
+    viewed = seen_images(own, training.view, training.batch_size, PATH_IMAGES)
+    gap = distillation_gap(teacher, viewed, settings.temperature)
+    return loss_surface(teacher, student.start, student.network, gap, points)
+
+
+def alignment(
+    own: Dataset, teacher: nn.Module, others: Mapping[str, nn.Module], count: int = 500
+) -> dict[str, dict[str, float]]:
+    """CKA of networks' stages with the teacher's, on test images: network -> stage -> 0 to 1."""
+    stages = getattr(teacher, "stage_names", ())
+    images = on_test(own, count).images
     with torch.no_grad():
         theirs = observe(teacher.eval(), images, stages).features
         return {
             name: {
-                stage: measure.cka(
+                stage: measures.cka(
                     theirs[stage], observe(one.eval(), images, stages).features[stage]
                 )
                 for stage in stages
             }
-            for name, one in (("student", student), ("another teacher", other_teacher))
+            for name, one in others.items()
         }
