@@ -33,11 +33,11 @@ TEST_PART = {"x_test", "y_test"}
 REPORTS = {
     "studies/fidelity/experiments.py": {"first_disagreement"},
     "studies/fidelity/students.py": {"on_test"},
-    "studies/genie/experiments.py": {"evaluate_quantised", "watched"},
-    "studies/importance/experiments.py": {"watched"},
+    "studies/genie/experiments.py": {"evaluate_quantised"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
+    "studies/watching.py": {"watched"},
     "studies/study.py": {"open_study"},  # counts them
 }
 # What chapters make of test images: the statements' names.

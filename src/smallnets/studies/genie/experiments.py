@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from smallnets import measure
 from smallnets.data import Dataset
@@ -31,9 +30,9 @@ from smallnets.storage import Arrays, kept_arrays, source_digest
 from smallnets.studies.genie.plan import SOURCES, Settings
 from smallnets.studies.networks import build_network
 from smallnets.studies.study import run_grid
+from smallnets.studies.watching import watched
 from smallnets.training import fit
 from smallnets.training.checkpoint import GROUND, cache_path
-from smallnets.training.loop import Batch
 
 METHODS = {
     "nearest": "nearest",
@@ -42,38 +41,6 @@ METHODS = {
     "genie": "GENIE-M",
 }
 PUBLISHED_RATE = ReconstructionSettings().lr_bit
-
-
-@dataclass(frozen=True)
-class Watched:
-    """Cross-entropy with the labels, and how a training goes: the share of right answers among the
-    images of the batch, and among some that are not learnt from, others at every step.
-
-    Attributes:
-        images: (n, channels, height, width), as the network takes them.
-        labels: (n,).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """ "loss", "train" and "test". The training is the same as without a look at "test"."""
-        logits = model(batch.images).float()
-        first = 0 if batch.which is None else int(batch.which[0])
-        some = (first + torch.arange(max(1, len(batch.labels) // 4))) % len(self.labels)
-        with torch.no_grad(), measure.evaluating(model):
-            answers = model(self.images[some].to(logits.device)).argmax(1)
-        return {
-            "loss": functional.cross_entropy(logits, batch.labels),
-            "train": (logits.argmax(1) == batch.labels).float().mean(),
-            "test": (answers.cpu() == self.labels[some]).float().mean(),
-        }
-
-
-def watched(dataset: Dataset) -> Watched:
-    """The networks' objective; its test images choose nothing."""
-    return Watched(dataset.normalise(dataset.x_test), dataset.y_test)
 
 
 @dataclass(frozen=True)

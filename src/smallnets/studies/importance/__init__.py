@@ -24,10 +24,10 @@ from smallnets.studies.importance.experiments import (
     scores_of,
     start,
     train_whole,
-    watched,
 )
 from smallnets.studies.importance.plan import PRESETS, Options, Settings, prepare
 from smallnets.studies.networks import build_network, evaluate_accuracy
+from smallnets.studies.watching import watched
 
 __all__ = [
     "ESTIMATES",

@@ -2,17 +2,15 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smallnets.data import Dataset
-from smallnets.measure import evaluating
 from smallnets.prune.importance.groups import ChannelGroup
 from smallnets.prune.importance.pruning import (
     Prunable,
@@ -33,7 +31,8 @@ from smallnets.studies.importance.estimates import (
 )
 from smallnets.studies.importance.plan import Settings
 from smallnets.studies.networks import build_network, evaluate_accuracy
-from smallnets.training import Batch, fit
+from smallnets.studies.watching import watched
+from smallnets.training import fit
 from smallnets.training.checkpoint import History
 
 SHOWN = (
@@ -45,8 +44,6 @@ SHOWN = (
     "random",
 )  # scores kept, and networks cut by them
 WHOLE = "whole"
-WATCHED = 512  # test images of the training curve
-AT_ONCE = 16  # of them at every step
 
 
 def iterative(criterion: str) -> str:
@@ -57,37 +54,6 @@ def iterative(criterion: str) -> str:
 def percent(share: float) -> str:
     """Name of a share of the multiply-accumulates."""
     return f"{share:.0%}"
-
-
-@dataclass(frozen=True, eq=False)
-class Watched:
-    """Cross-entropy with the labels, and how a training goes: the share of right answers among the
-    images of the batch, and among a few test images. Looking changes nothing that is trained.
-
-    Attributes:
-        images, labels: test images as a network sees them, (n, channels, height, width), and (n,).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """ "loss", "train" and "test"."""
-        logits = model(batch.images).float()
-        first = 0 if batch.which is None else int(batch.which[0])
-        some = (first + torch.arange(AT_ONCE)) % len(self.labels)
-        with torch.no_grad(), evaluating(model):
-            answers = model(self.images[some].to(logits.device)).argmax(1)
-        return {
-            "loss": F.cross_entropy(logits, batch.labels),
-            "train": (logits.argmax(1) == batch.labels).float().mean(),
-            "test": (answers.cpu() == self.labels[some]).float().mean(),
-        }
-
-
-def watched(dataset: Dataset) -> Watched:
-    """The objective of the first training; its test images choose nothing."""
-    return Watched(dataset.normalise(dataset.x_test[:WATCHED]), dataset.y_test[:WATCHED])
 
 
 def start(dataset: Dataset, settings: Settings, seed: int) -> nn.Module:
