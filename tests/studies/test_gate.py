@@ -41,8 +41,10 @@ REPORTS = {
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
+    "studies/similarity/experiments.py": {"WatchedClassification.__call__"},
     "studies/study.py": {"open_study"},  # counts them
 }
+BEST = ("study.best_setting", "study.best_weights")  # they choose by results
 # What chapters make of test images: the statements' names.
 SHOWN = {
     "03_does_kd_work": {"meeting"},
@@ -133,7 +135,7 @@ def test_chapters_choose_on_held_out_images(chapter):
         if "study.sweep(" in text or "study.search(" in text:
             assert ".held_out(" in text
         for node in ast.walk(statement):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.best_setting":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in BEST:
                 assert ".held_out(" in made[ast.unparse(node.args[0])]
         if readers(text):
             assert assigned(statement) & SHOWN[chapter.stem], text
