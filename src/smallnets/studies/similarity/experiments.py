@@ -32,22 +32,26 @@ def soft_targets(alpha: float, temperature: float) -> DistillationObjective:
 
 
 def methods(settings: Settings, weights: Weights) -> dict[str, DistillationObjective]:
-    """The paper's comparison: the student alone, each way to use the teacher, and their pairs; and
-    similarities at the published weight, brought to this batch.
+    """The paper's comparison: the student alone, each method that uses the teacher, and their
+    pairs where the settings ask for more; and similarities at the published weight, brought to this
+    batch.
     """
     plain = DistillationObjective()
     soft = soft_targets(weights.alpha, weights.temperature)
     published = settings.published_gamma * settings.training.batch_size / PUBLISHED_BATCH
-    return {
+    alone = {
         "alone": plain,
         "KD": soft,
         "AT": replace(plain, at=weights.beta),
         "SP": replace(plain, sp=weights.gamma),
+        "SP published": replace(plain, sp=published),
+    }
+    pairs = {
         "KD+SP": replace(soft, sp=weights.gamma),
         "AT+SP": replace(plain, at=weights.beta, sp=weights.gamma),
         "KD+AT": replace(soft, at=weights.beta),
-        "SP published": replace(plain, sp=published),
     }
+    return alone | (pairs if settings.further else {})
 
 
 def compared(settings: Settings, weights: Weights) -> dict[str, DistillationObjective]:
@@ -86,15 +90,24 @@ class WatchedClassification:
         }
 
 
-def learning_curve(
-    dataset: Dataset, settings: Settings, role: str, seed: int, cache_dir: Path | None = None
+def learning_curves(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, list[float]]:
-    """Accuracy of a "teacher" or a "student" that learns from the labels, in every epoch: "train"
-    on the augmented images that it learns from, "test" on others.
+    """How the teacher and the student of a seed learn from the labels: accuracy in every epoch.
+
+    Returns:
+        "teacher, train" and so on: "train" on the augmented images that it learns from, "test" on
+        others.
     """
-    checks.one_of("role", role, ("teacher", "student"))
-    history = _watched(role, dataset, settings, seed, cache_dir)[1]
-    return {name: [epoch[name] for epoch in history] for name in ("train", "test")}
+    histories = {
+        role: _watched(role, dataset, settings, seed, cache_dir)[1]
+        for role in ("teacher", "student")
+    }
+    return {
+        f"{role}, {part}": [epoch[part] for epoch in history]
+        for role, history in histories.items()
+        for part in ("train", "test")
+    }
 
 
 def _watched(

@@ -46,7 +46,8 @@ class Settings(StudySettings):
         gammas, betas, alphas, temperatures: candidates, see `Weights`. Beside the students of the
             comparison there is one for every gamma.
         published_gamma: the paper's, at its batch of 128.
-        further: whether variants, batches and the transfer to a second task are measured.
+        further: whether pairs of methods, variants of the term, batches of other sizes and the
+            transfer to a second task are measured.
         batch_sizes: that are compared.
         shots: images a class of the second task.
         fine_tuning: training on them.
