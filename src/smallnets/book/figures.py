@@ -159,7 +159,7 @@ def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
         over.imshow(one.activations.numpy(), aspect="auto", cmap="cividis", interpolation="none")
         drawn = under.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-high, vmax=high)
         ruled(over, classes)
-        ruled(under, classes, classes)
+        ruled(under, classes, classes, colour="black")
         over.set_title(title)
         over.set_xlabel("channels")
         under.set_xlabel("images")
@@ -168,15 +168,17 @@ def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
     return closed(figure)
 
 
-def ruled(axes: Axes, rows: Sequence[int], columns: Sequence[int] = ()) -> None:
+def ruled(
+    axes: Axes, rows: Sequence[int], columns: Sequence[int] = (), colour: str = "white"
+) -> None:
     """Turn off ticks and grid of an image and draw lines before the given rows and columns."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
     for place in rows:
-        axes.axhline(place - 0.5, color="white", linewidth=0.5)
+        axes.axhline(place - 0.5, color=colour, linewidth=0.5)
     for place in columns:
-        axes.axvline(place - 0.5, color="white", linewidth=0.5)
+        axes.axvline(place - 0.5, color=colour, linewidth=0.5)
 
 
 def curves(
