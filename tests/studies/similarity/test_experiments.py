@@ -130,8 +130,8 @@ def test_ablations_start_with_terms_of_one_size(digits, quick):
         observe(net, images, ("stage3",)).features["stage3"] for net in (student, teacher)
     )
     start = {
-        kind: scaled[f"{kind} normalisation"].sp * sp_loss(seen, shown, kind).item()
-        for kind in ("cosine", "none")
+        kind: scaled[name].sp * sp_loss(seen, shown, kind).item()
+        for name, kind in (("cosines", "cosine"), ("no normalisation", "none"))
     }
     expected = 50 * sp_loss(seen, shown).item()
     assert list(start.values()) == pytest.approx([expected, expected], rel=1e-2)

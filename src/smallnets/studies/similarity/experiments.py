@@ -286,7 +286,7 @@ def ablations(gamma: float) -> dict[str, DistillationObjective]:
     variants = {
         name: DistillationObjective(sp=gamma, sp_layers=pairs) for name, pairs in layers.items()
     }
-    kinds = {f"{kind} normalisation": kind for kind in ("cosine", "none")}
+    kinds = {"cosines": "cosine", "no normalisation": "none"}
     return variants | {
         name: DistillationObjective(sp=gamma, normalise=kind) for name, kind in kinds.items()
     }
