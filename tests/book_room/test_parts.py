@@ -175,6 +175,8 @@ def test_portraits_separate_the_classes(count):
     figure = book.portraits({str(number): Seen() for number in range(count)})
     assert len(figure.axes) == 2 * count + 1
     assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [1.5, 3.5]
+    drawn = figure.axes[count].images[0].get_array()
+    assert np.allclose(drawn.mean(axis=0), 0, atol=1e-6), "column means are taken away"
 
 
 def test_style_makes_tables_whole_and_figures_opaque():

@@ -40,6 +40,7 @@ REPORTS = {
     "studies/watching.py": {"watched"},
     "studies/study.py": {"open_study"},  # counts them
 }
+BEST = ("study.best_setting", "study.best_weights")  # they choose by results
 # What chapters make of test images: the statements' names.
 SHOWN = {
     "08_vertical_layering": {"pixels", "count"},
@@ -129,7 +130,7 @@ def test_chapters_choose_on_held_out_images(chapter):
         if "study.sweep(" in text or "study.search(" in text:
             assert ".held_out(" in text
         for node in ast.walk(statement):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.best_setting":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in BEST:
                 assert ".held_out(" in made[ast.unparse(node.args[0])]
         if readers(text):
             assert assigned(statement) & SHOWN[chapter.stem], text

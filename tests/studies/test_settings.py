@@ -19,7 +19,11 @@ from smallnets.studies import matching as study
             {"betas": (1, -1)},
             "every one of betas must be greater than 0; got -1",
         ),
-        (similarity.PRESETS, {"alpha": 2}, "alpha must be between 0 and 1; got 2"),
+        (
+            similarity.PRESETS,
+            {"alphas": (0.5, 2)},
+            "every one of alphas must be between 0 and 1; got 2",
+        ),
         (fidelity.PRESETS, {"members": (0,)}, "every one of members must be at least 1; got 0"),
         (fidelity.PRESETS, {"lams": (2.0,)}, "every one of lams must be between 0 and 1; got 2.0"),
         (fidelity.PRESETS, {"share": -0.1}, "share must be between 0 and 1; got -0.1"),

@@ -172,22 +172,45 @@ def test_transfer_goes_from_the_first_classes_to_a_few_images_of_the_others(digi
     assert digest(one) == digest(other)
 
 
-def test_students_may_be_judged_elsewhere_and_trained_in_other_batches(digits, monkeypatch):
+def test_students_of_other_batches_take_as_many_steps_under_the_same_teacher(digits, monkeypatch):
     settings = replace(similarity.PRESETS["smoke"], student="convnet-2", training=QUICK)
     trained, judged = [], []
     place = "smallnets.studies.similarity.experiments"
     monkeypatch.setattr(f"{place}.train_teacher", lambda *_: "teacher")
     monkeypatch.setattr(f"{place}.distil", lambda *given, **named: trained.append((given, named)))
     monkeypatch.setattr(f"{place}.measures", lambda *given: judged.append(given))
-    other = similarity.corrupted(digits, 0)
     similarity.compare(digits, {"alone": None}, settings, 2)
-    similarity.compare(digits, {"alone": None}, settings, 2, batch_size=8, judged_on=other)
-    assert [given[4].batch_size for given, _ in trained] == [16, 8]
+    similarity.compare(digits, {"alone": None}, settings, 2, batch_size=8)
+    sizes = [(given[4].batch_size, given[4].epochs) for given, _ in trained]
+    assert sizes == [(16, 4), (8, 2)]
     for (students, teacher, dataset, *_), named in trained:
         assert (teacher, named["seed"]) == ("teacher", 2)
         assert dataset is digits
         assert digest(students["alone"]) == digest(build_network("convnet-2", digits, 2))
-    assert [given[1] for given in judged] == [digits, other]
+    assert [given[1] for given in judged] == [digits, digits]
+
+
+def test_corrupted_images_judge_the_students_of_the_comparison(digits, monkeypatch):
+    settings, judged, trained = similarity.PRESETS["smoke"], [], []
+    place = "smallnets.studies.similarity.experiments"
+
+    def students(dataset, objectives, *_):
+        trained.append((dataset, tuple(objectives)))
+        return "teacher", {"alone": "student"}
+
+    def measures(networks, dataset, _):
+        judged.append(dataset)
+        assert networks == {"teacher": "teacher", "alone": "student"}
+        return {"alone": {"accuracy": len(judged), "agreement": 0.5}}
+
+    monkeypatch.setattr(f"{place}.train_students", students)
+    monkeypatch.setattr(f"{place}.measures", measures)
+    weights = similarity.Weights(10, 10, 0.5, 4)
+    found = similarity.measure(digits, replace(settings, further=False), weights, 2)
+    assert (found["accuracy"], found["corrupted accuracy"]) == ({"alone": 1}, {"alone": 2})
+    assert judged[0] is digits
+    assert judged[1].key == similarity.corrupted(digits, 0).key
+    assert trained == [(digits, tuple(similarity.compared(settings, weights)))]
 
 
 # --- 05 -------------------------------------------------------------------------------------------

@@ -140,7 +140,8 @@ class ClassSorted(Protocol):
 def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
     """Channel activations (top) and similarity matrices (bottom) of networks, side by side.
 
-    A single network gets both pictures in one row. Lines separate the classes.
+    A single network gets both pictures in one row. Lines separate the classes. Of similarities the
+    mean of their column is taken away, as all are positive and differ little.
 
     Args:
         seen: title -> what the network saw; all similarities are drawn on one colour scale.
@@ -148,31 +149,36 @@ def portraits(seen: Mapping[str, ClassSorted]) -> Figure:
     shape = (1, 2) if len(seen) == 1 else (2, len(seen))
     side = WIDTH / shape[1]
     figure, grid = plt.subplots(*shape, figsize=(WIDTH, side * shape[0] + 0.4), squeeze=False)
-    high = max(float(one.similarity.quantile(0.99)) for one in seen.values())
+    centred = [one.similarity - one.similarity.mean(dim=0) for one in seen.values()]
+    high = max(float(matrix.abs().quantile(0.99)) for matrix in centred)
     pairs = grid.reshape(2, -1)
-    for (title, one), over, under in zip(seen.items(), pairs[0], pairs[1], strict=True):
+    for (title, one), matrix, over, under in zip(
+        seen.items(), centred, pairs[0], pairs[1], strict=True
+    ):
         classes = (one.labels.diff().nonzero().flatten() + 1).tolist()
         over.imshow(one.activations.numpy(), aspect="auto", cmap="cividis", interpolation="none")
-        drawn = under.imshow(one.similarity.numpy(), cmap="cividis", vmin=0, vmax=high)
+        drawn = under.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-high, vmax=high)
         ruled(over, classes)
-        ruled(under, classes, classes)
+        ruled(under, classes, classes, colour="black")
         over.set_title(title)
         over.set_xlabel("channels")
         under.set_xlabel("images")
     grid[0, 0].set_ylabel("images")
-    figure.colorbar(drawn, ax=list(grid[-1]), shrink=0.8, label="similarity")
+    figure.colorbar(drawn, ax=list(grid[-1]), shrink=0.8, label="similarity - column mean")
     return closed(figure)
 
 
-def ruled(axes: Axes, rows: Sequence[int], columns: Sequence[int] = ()) -> None:
+def ruled(
+    axes: Axes, rows: Sequence[int], columns: Sequence[int] = (), colour: str = "white"
+) -> None:
     """Turn off ticks and grid of an image and draw lines before the given rows and columns."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)
     for place in rows:
-        axes.axhline(place - 0.5, color="white", linewidth=0.5)
+        axes.axhline(place - 0.5, color=colour, linewidth=0.5)
     for place in columns:
-        axes.axvline(place - 0.5, color="white", linewidth=0.5)
+        axes.axvline(place - 0.5, color=colour, linewidth=0.5)
 
 
 def curves(

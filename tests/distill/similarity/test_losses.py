@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from smallnets.distill.similarity import class_block_contrast, similarity_matrix, sp_loss
+from smallnets.distill.similarity import (
+    class_block_contrast,
+    class_blocks,
+    similarity_matrix,
+    sp_loss,
+)
 
 
 def doubles(seed, *shape):
@@ -172,3 +177,22 @@ def test_block_contrast_needs_pairs_of_both_kinds(labels):
 def test_block_contrast_of_another_size():
     with pytest.raises(ValueError, match=r"must be \(2, 2\) for 2 labels; got \(3, 3\)"):
         class_block_contrast(torch.ones(3, 3), torch.tensor([0, 1]))
+
+
+def test_class_blocks_are_means_without_the_diagonal():
+    labels = torch.tensor([3, 1, 3, 1, 1, 7])
+    similarity = doubles(0, 6, 6)
+    blocks = class_blocks(similarity, labels)
+    assert blocks.shape == (3, 3)
+    for row, one in enumerate((1, 3, 7)):
+        for column, other in enumerate((1, 3, 7)):
+            pairs = [
+                similarity[i, j].item()
+                for i in range(6)
+                for j in range(6)
+                if i != j and labels[i] == one and labels[j] == other
+            ]
+            expected = sum(pairs) / len(pairs) if pairs else 0
+            assert blocks[row, column].item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"similarity must be \(6, 6\) for 6 labels"):
+        class_blocks(similarity[:5], labels)

@@ -9,7 +9,8 @@ layer is needed.
 - `kd_loss`, `at_loss`, `attention_map`: the methods that it is compared with, and combined with.
 - `DistillationObjective`, `distil`: any weighted combination, trained for one or several students
   at once.
-- `portrait`, `measures`, `class_block_contrast`: what the loss did.
+- `portrait`, `measures`, `class_block_contrast`,
+  `class_blocks`: what the loss did.
 
 There is no official repository; the row-wise form follows the implementation in RepDistiller (Tian
 et al., 2020), which states that the paper's author verified it.
@@ -17,7 +18,12 @@ et al., 2020), which states that the paper's author verified it.
 
 from smallnets.distill.classic import at_loss, attention_map, kd_loss
 from smallnets.distill.similarity.diagnostics import Portrait, last_features, measures, portrait
-from smallnets.distill.similarity.losses import class_block_contrast, similarity_matrix, sp_loss
+from smallnets.distill.similarity.losses import (
+    class_block_contrast,
+    class_blocks,
+    similarity_matrix,
+    sp_loss,
+)
 from smallnets.distill.similarity.objective import DistillationObjective, distil
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "at_loss",
     "attention_map",
     "class_block_contrast",
+    "class_blocks",
     "distil",
     "kd_loss",
     "last_features",

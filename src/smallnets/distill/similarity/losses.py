@@ -153,6 +153,26 @@ def flat(features: Tensor) -> Tensor:
     return to_float32(features.flatten(1))
 
 
+def class_blocks(similarity: Tensor, labels: Tensor) -> Tensor:
+    """Mean similarity of the images of one class with those of another, none with itself.
+
+    Args:
+        similarity: (batch, batch).
+        labels: (batch,).
+
+    Returns:
+        (classes, classes), of those that occur, in order. A class of one image has 0 with itself.
+
+    Raises:
+        ValueError: shapes do not fit, or similarities are not finite.
+    """
+    _check_similarity(similarity, labels)
+    member = (labels[:, None] == labels.unique()[None, :]).to(similarity.dtype)
+    other = 1 - torch.eye(len(labels), dtype=similarity.dtype, device=labels.device)
+    sums = member.T @ (similarity * other) @ member
+    return sums / (member.T @ other @ member).clamp_min(1)
+
+
 def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
     """Mean similarity of two different images of one class minus that of two images of two classes.
 
@@ -164,12 +184,7 @@ def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
         ValueError: shapes do not fit, similarities are not finite, or the batch has no pair of one
             class, or none of two classes.
     """
-    if similarity.shape != (len(labels), len(labels)):
-        raise ValueError(
-            f"similarity must be ({len(labels)}, {len(labels)}) for {len(labels)} labels; "
-            f"got {tuple(similarity.shape)}"
-        )
-    check_finite("similarity", similarity)
+    _check_similarity(similarity, labels)
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     within, between = similarity[same & ~itself], similarity[~same]
@@ -179,3 +194,12 @@ def class_block_contrast(similarity: Tensor, labels: Tensor) -> float:
             f"got {len(labels.unique())} classes among {len(labels)} images"
         )
     return (within.mean() - between.mean()).item()
+
+
+def _check_similarity(similarity: Tensor, labels: Tensor) -> None:
+    if similarity.shape != (len(labels), len(labels)):
+        raise ValueError(
+            f"similarity must be ({len(labels)}, {len(labels)}) for {len(labels)} labels; "
+            f"got {tuple(similarity.shape)}"
+        )
+    check_finite("similarity", similarity)

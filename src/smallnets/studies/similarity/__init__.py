@@ -3,31 +3,42 @@
 from smallnets.studies.networks import build_network
 from smallnets.studies.similarity.experiments import (
     ablations,
+    best_weights,
+    candidates,
     compare,
+    compared,
     corrupted,
     equal_start,
+    learning_curves,
+    measure,
+    measure_further,
     methods,
-    sweep,
+    search,
     train_students,
     train_teacher,
     transfer,
 )
-from smallnets.studies.similarity.plan import PRESETS, Options, Settings, prepare
-from smallnets.studies.study import best_setting
+from smallnets.studies.similarity.plan import PRESETS, Options, Settings, Weights, prepare
 
 __all__ = [
     "PRESETS",
     "Options",
     "Settings",
+    "Weights",
     "ablations",
-    "best_setting",
+    "best_weights",
     "build_network",
+    "candidates",
     "compare",
+    "compared",
     "corrupted",
     "equal_start",
+    "learning_curves",
+    "measure",
+    "measure_further",
     "methods",
     "prepare",
-    "sweep",
+    "search",
     "train_students",
     "train_teacher",
     "transfer",

@@ -1,8 +1,9 @@
 """The paper's experiments, one seed a call so that seeds can run side by side."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -16,38 +17,92 @@ from smallnets.distill.similarity.losses import NORMALISATIONS, sp_loss
 from smallnets.distill.similarity.objective import DistillationObjective, Layers, distil
 from smallnets.studies.networks import build_network, train_network
 from smallnets.studies.seeds import teacher_seed
-from smallnets.studies.similarity.plan import Settings
-from smallnets.studies.study import Measures
+from smallnets.studies.similarity.plan import Settings, Weights
+from smallnets.studies.study import Measures, best_setting
+from smallnets.studies.watching import watched
 from smallnets.training import fit, observe, seeded
 
 Objectives = Mapping[str, DistillationObjective]
+PUBLISHED_BATCH = 128  # the batch of the published weight of the similarity term
 
 
-def methods(settings: Settings, gamma: float, beta: float) -> dict[str, DistillationObjective]:
-    """The paper's comparison: the student alone, each way to use the teacher, and their pairs."""
+def soft_targets(alpha: float, temperature: float) -> DistillationObjective:
+    """Soft targets and labels in the proportion alpha to 1 - alpha."""
+    return DistillationObjective(ce=1 - alpha, kd=alpha, temperature=temperature)
+
+
+def methods(settings: Settings, weights: Weights) -> dict[str, DistillationObjective]:
+    """The paper's comparison: the student alone, each method that uses the teacher, and their
+    pairs where the settings ask for more; and similarities at the published weight, brought to this
+    batch.
+    """
     plain = DistillationObjective()
-    soft = DistillationObjective(
-        ce=1 - settings.alpha, kd=settings.alpha, temperature=settings.temperature
-    )
-    return {
+    soft = soft_targets(weights.alpha, weights.temperature)
+    published = settings.published_gamma * settings.training.batch_size / PUBLISHED_BATCH
+    alone = {
         "alone": plain,
         "KD": soft,
-        "AT": replace(plain, at=beta),
-        "SP": replace(plain, sp=gamma),
-        "KD+SP": replace(soft, sp=gamma),
-        "AT+SP": replace(plain, at=beta, sp=gamma),
-        "KD+AT": replace(soft, at=beta),
+        "AT": replace(plain, at=weights.beta),
+        "SP": replace(plain, sp=weights.gamma),
+        "SP published": replace(plain, sp=published),
     }
+    pairs = {
+        "KD+SP": replace(soft, sp=weights.gamma),
+        "AT+SP": replace(plain, at=weights.beta, sp=weights.gamma),
+        "KD+AT": replace(soft, at=weights.beta),
+    }
+    return alone | (pairs if settings.further else {})
+
+
+def compared(settings: Settings, weights: Weights) -> dict[str, DistillationObjective]:
+    """All students of the comparison: the `methods`, and one for every other candidate weight."""
+    others = weighted(settings).items()
+    return methods(settings, weights) | {k: one for k, one in others if one.sp != weights.gamma}
+
+
+def weighted(settings: Settings) -> dict[str, DistillationObjective]:
+    """A student for every candidate weight of the similarity term, named "SP 100"."""
+    return {f"SP {gamma:g}": DistillationObjective(sp=gamma) for gamma in settings.gammas}
+
+
+def learning_curves(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> dict[str, list[float]]:
+    """How the teacher and the student of a seed learn from the labels: accuracy in every epoch.
+
+    Returns:
+        "teacher, train" and so on: "train" on the augmented images that it learns from, "test" on
+        others.
+    """
+    histories = {
+        role: _watched(role, dataset, settings, seed, cache_dir)[1]
+        for role in ("teacher", "student")
+    }
+    return {
+        f"{role}, {part}": [epoch[part] for epoch in history]
+        for role, history in histories.items()
+        for part in ("train", "test")
+    }
+
+
+def _watched(
+    role: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    name = settings.teacher if role == "teacher" else settings.student
+    own = teacher_seed(seed) if role == "teacher" else seed
+    network = build_network(name, dataset, own)
+    history = fit(
+        network, dataset, settings.training, seed=own, cache_dir=cache_dir,
+        objective=watched(dataset), label=f"{role}-{name}",
+    )  # fmt: skip
+    return network, history
 
 
 def train_teacher(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The teacher of a seed, trained on the labels."""
-    return train_network(
-        settings.teacher, dataset, settings.training, teacher_seed(seed), cache_dir,
-        label=f"teacher-{settings.teacher}",
-    )  # fmt: skip
+    return _watched("teacher", dataset, settings, seed, cache_dir)[0]
 
 
 def train_students(
@@ -66,14 +121,18 @@ def train_students(
         settings: networks and schedule.
         seed: of the teacher, the students' start, and the order of images.
         cache_dir: folder for finished trainings.
-        batch_size: of the students' training, if not the settings'.
+        batch_size: of the students' training, if not the settings'. Its epochs change in
+            proportion, so that it has the same number of steps.
 
     Returns:
         The teacher, and name -> student.
     """
     teacher = train_teacher(dataset, settings, seed, cache_dir)
     students = {name: build_network(settings.student, dataset, seed) for name in objectives}
-    training = replace(settings.training, batch_size=batch_size or settings.training.batch_size)
+    training = settings.training
+    if batch_size is not None:
+        epochs = max(1, round(training.epochs * batch_size / training.batch_size))
+        training = replace(training.with_epochs(epochs), batch_size=batch_size)
     distil(students, teacher, dataset, objectives, training, seed=seed, cache_dir=cache_dir)
     return teacher, students
 
@@ -85,25 +144,110 @@ def compare(
     seed: int,
     cache_dir: Path | None = None,
     batch_size: int | None = None,
-    judged_on: Dataset | None = None,
 ) -> Measures:
     """Measures of every student of one seed, and of its teacher under the name "teacher".
 
-    Args: as `train_students`; `judged_on` gives other test images than the dataset's own.
+    Args: as `train_students`.
     """
     teacher, students = train_students(dataset, objectives, settings, seed, cache_dir, batch_size)
+    return measures({"teacher": teacher, **students}, dataset, settings.training.batch_size)
+
+
+def candidates(settings: Settings) -> dict[str, DistillationObjective]:
+    """A student alone, and one for everything that the search tries: "SP 100" and "AT 10" for
+    weights, "KD 0.9 4" for alpha and temperature.
+    """
+    soft = {
+        f"KD {alpha:g} {temperature:g}": soft_targets(alpha, temperature)
+        for alpha, temperature in product(settings.alphas, settings.temperatures)
+    }
+    attention = {f"AT {beta:g}": DistillationObjective(at=beta) for beta in settings.betas}
+    return {"alone": DistillationObjective(), **soft, **attention, **weighted(settings)}
+
+
+def search(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> Measures:
+    """Measures of all `candidates` with one seed.
+
+    Args:
+        dataset: whose test part is held out of the training images, see `Dataset.held_out`.
+        settings, seed, cache_dir: as in `compare`.
+    """
+    return compare(dataset, candidates(settings), settings, seed, cache_dir)
+
+
+def best_weights(searched: Sequence[Measures]) -> Weights:
+    """For each method what had the best mean accuracy over the seeds of the search."""
+    accuracy = {
+        name: sum(one[name]["accuracy"] for one in searched)
+        for name in searched[0]
+        if name.startswith("KD ")
+    }
+    alpha, temperature = map(float, max(accuracy, key=accuracy.__getitem__).split()[1:])
+    return Weights(best_setting(searched, "SP"), best_setting(searched, "AT"), alpha, temperature)
+
+
+def measure(
+    dataset: Dataset,
+    settings: Settings,
+    weights: Weights,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> dict[str, dict[str, float]]:
+    """The comparison of one seed: measure -> student, or "teacher" -> number.
+
+    Returns:
+        What `measures` returns, on the test images; "corrupted accuracy" and "corrupted agreement"
+        on corrupted ones; and "transfer accuracy" where the settings ask for it.
+    """
+    objectives = compared(settings, weights)
+    teacher, students = train_students(dataset, objectives, settings, seed, cache_dir)
     networks = {"teacher": teacher, **students}
-    return measures(networks, judged_on or dataset, settings.training.batch_size)
+    found = by_measure(measures(networks, dataset, settings.training.batch_size))
+    harder = corrupted(dataset, seed=0)
+    shifted = by_measure(measures(networks, harder, settings.training.batch_size))
+    found |= {f"corrupted {name}": shifted[name] for name in ("accuracy", "agreement")}
+    if settings.further:
+        helpers = {name: objectives[name] for name in ("alone", "AT", "SP")}
+        moved = transfer(dataset, helpers, settings, seed, cache_dir)
+        found["transfer accuracy"] = by_measure(moved)["accuracy"]
+    return found
 
 
-def sweep(settings: Settings) -> dict[str, DistillationObjective]:
-    """A student alone, and one for every candidate weight, named "SP 100" or "AT 10"."""
-    weights = {f"SP {gamma:g}": DistillationObjective(sp=gamma) for gamma in settings.gammas}
-    weights |= {f"AT {beta:g}": DistillationObjective(at=beta) for beta in settings.betas}
-    return {"alone": DistillationObjective(), **weights}
+def measure_further(
+    dataset: Dataset,
+    settings: Settings,
+    weights: Weights,
+    seed: int,
+    cache_dir: Path | None = None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What decides no claim, for one seed: "variants" of the similarity term -> measure -> variant
+    -> number, and "batches" -> size -> student -> accuracy.
+
+    With the batch the weight of the term changes in proportion, as the loss does the opposite, and
+    the number of steps stays.
+    """
+    chosen = methods(settings, weights)
+    variants = equal_start(ablations(weights.gamma), dataset, settings, seed, cache_dir)
+    variants = {"alone": chosen["alone"], "last stage, rows": chosen["SP"], **variants}
+    found = by_measure(compare(dataset, variants, settings, seed, cache_dir))
+    batches = {}
+    for size in settings.batch_sizes:
+        gamma = weights.gamma * size / settings.training.batch_size
+        pair = {"alone": chosen["alone"], "SP": replace(chosen["SP"], sp=gamma)}
+        results = compare(dataset, pair, settings, seed, cache_dir, batch_size=size)
+        batches[str(size)] = by_measure(results)["accuracy"]
+    return {"variants": found, "batches": batches}
 
 
-def ablations(settings: Settings, gamma: float) -> dict[str, DistillationObjective]:
+def by_measure(results: Measures) -> dict[str, dict[str, float]]:
+    """Measures turned over: measure -> network -> number."""
+    names = next(iter(results.values()))
+    return {name: {network: one[name] for network, one in results.items()} for name in names}
+
+
+def ablations(gamma: float) -> dict[str, DistillationObjective]:
     """Variants of the similarity term at one weight: other layers, another normalisation.
 
     Other normalisations have other scales; `equal_start` brings their weights to the same start.
@@ -117,7 +261,7 @@ def ablations(settings: Settings, gamma: float) -> dict[str, DistillationObjecti
     variants = {
         name: DistillationObjective(sp=gamma, sp_layers=pairs) for name, pairs in layers.items()
     }
-    kinds = {f"{kind} normalisation": kind for kind in ("cosine", "none")}
+    kinds = {"cosines": "cosine", "no normalisation": "none"}
     return variants | {
         name: DistillationObjective(sp=gamma, normalise=kind) for name, kind in kinds.items()
     }
