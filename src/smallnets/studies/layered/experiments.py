@@ -250,13 +250,13 @@ def measure_all(
         "3 bits", and "changed", under "2 to 4 bits", see `evaluate_variant`; "kilobytes" of
         real files, of the "layered" one and of all "dedicated together".
     """
-    common = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    common: dict[str, Any] = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
     full = run_parallel(
         evaluate_float, for_seeds(settings.seeds, **common), description="float networks"
     )
     found = run_variants(**common)
     high = settings.widths[0]
-    rows = {f"{name}": [one["accuracy"] for one in found[name]] for name in settings.variants}
+    rows = {name: [one["accuracy"] for one in found[name]] for name in settings.variants}
     rows |= {
         f"{high} bits cut{suffix}": [one[f"cut{part}"] for one in found[high]]
         for suffix, part in (("", ""), (" and recalibrated", ", recalibrated"))
