@@ -88,10 +88,10 @@ PRESETS = {
         widths=(8, 6, 4, 2),
         variants=("layered",),
         training=TrainSettings(
-            epochs=40, batch_size=128, lr=0.2, warmup_epochs=2, augmentation=_VIEW
+            epochs=32, batch_size=128, lr=0.2, warmup_epochs=2, augmentation=_VIEW
         ),
         tuning=TrainSettings(
-            epochs=12,
+            epochs=9,
             batch_size=128,
             lr=0.1,
             weight_decay=2e-4,
@@ -119,7 +119,7 @@ PRESETS = {
             epochs=60, batch_size=128, lr=0.2, warmup_epochs=2, augmentation=_VIEW
         ),
         tuning=TrainSettings(
-            epochs=20,
+            epochs=15,
             batch_size=128,
             lr=0.1,
             weight_decay=2e-4,
