@@ -56,7 +56,8 @@ class Settings(SizedSettings):
 
 
 _VIEW = Augmentation(crop=1)
-# Learning rates, and a step for each channel, were chosen on images held out of training.
+# Rates of tuning, and a step for each channel, were chosen on images held out of training, for
+# shorter trainings with smaller batches.
 PRESETS = {
     "smoke": Settings(
         network="resnet-8-4",
