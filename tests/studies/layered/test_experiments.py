@@ -9,7 +9,7 @@ import torch
 from smallnets import measure
 from smallnets.quantize import layered as vl
 from smallnets.studies import layered as study
-from smallnets.training import TrainSettings
+from smallnets.training import TrainSettings, fit
 from smallnets.training.workers import threads
 
 
@@ -38,17 +38,17 @@ def test_every_variant_is_measured(data, settings, tmp_path):
     assert list(first["read"]) == [2, 3, 4]
     for bits in (4, 2):
         assert first["read"][bits] == first["accuracy"][bits], "the file is the network"
-    assert found[4][0]["truncated"][4] == found[4][0]["accuracy"][4]
-    assert "truncated" not in found[2][0]
+    assert found[4][0]["cut"][4] == found[4][0]["accuracy"][4]
+    assert "cut" not in found[2][0]
 
 
 def test_other_variants_have_seeds_of_their_own(settings):
-    more = replace(settings, seeds=3, variant_seeds=1, variants=("layered", "direct"))
+    more = replace(settings, seeds=3, variant_seeds=1, variants=("layered", "round"))
     seeds = {}
     for (variant, seed), arguments in study.conditions(more).items():
         assert arguments == {"variant": variant}
         seeds.setdefault(variant, []).append(seed)
-    assert seeds == {"layered": [0, 1, 2], "direct": [0], 4: [0, 1, 2], 2: [0, 1, 2]}
+    assert seeds == {"layered": [0, 1, 2], "round": [0], 4: [0, 1, 2], 2: [0, 1, 2]}
 
 
 def test_steps_start_in_one_thread_everywhere(data, settings, monkeypatch):
@@ -112,12 +112,54 @@ def test_a_random_width_needs_a_choice(settings):
     assert len(three.variants) == len(study.VARIANTS) - 1
 
 
-def test_sizes_of_files(data, settings, tmp_path):
-    sizes = study.fleet_bytes(data, settings, tmp_path)
-    assert sizes["all dedicated"] == sizes["dedicated, 4 bits"] + sizes["dedicated, 2 bits"]
-    assert sizes["layered"] < sizes["all dedicated"]
+def test_sizes_of_codes():
     assert study.code_bytes(11_157_504, (8, 4, 3, 2)) == (11_157_504, 23_709_696)
     assert study.code_bytes(11_157_504, (4, 3, 2)) == (5_578_752, 12_552_192)
+
+
+def test_everything_is_measured_by_name(data, settings, tmp_path):
+    two = replace(settings, variants=("layered", "direct"), seeds=3, variant_seeds=1)
+    found = study.measure_all(data, two, tmp_path)
+    names = ("dedicated", "layered", "direct", "4 bits cut", "4 bits cut and recalibrated")
+    assert set(found["accuracy"]) == {f"{name}, {b} bits" for name in names for b in (4, 2)}
+    assert list(found["read"]) == list(found["recalibrated"]) == ["2 bits", "3 bits", "4 bits"]
+    assert list(found["changed"]) == ["2 to 4 bits"]
+    assert found["read"]["4 bits"] == found["accuracy"]["layered, 4 bits"]
+    assert found["accuracy"]["4 bits cut, 4 bits"] == found["accuracy"]["dedicated, 4 bits"]
+    sizes = found["kilobytes"]
+    assert np.less(sizes["layered"], sizes["dedicated together"]).all()
+    parts = ("accuracy", "read", "recalibrated", "changed", "kilobytes")
+    lists = [values for part in parts for values in found[part].values()]
+    assert {len(values) for values in [found["float"], *lists]} == {3}
+
+
+def test_changed_answers_are_counted(data, settings, tmp_path):
+    network, _ = study.train_quantised(data, settings, 0, "layered", tmp_path)
+    said = [
+        measure.predict(network.set_width(b), data.x_test, data.normalise).argmax(1) for b in (2, 4)
+    ]
+    other = sum(int(a != b) for a, b in zip(*said, strict=True))
+    assert study.changed_answers(network, data) == {"2 to 4 bits": other / len(data.y_test)}
+
+
+def test_watching_changes_nothing_that_is_trained(data, settings):
+    watched, history = study.watch_float(data, settings, 0)
+    plain = study.build_network(settings.network, data, 0)
+    fit(plain, data, settings.training, seed=0)
+    for one, other in zip(watched.state_dict().values(), plain.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert set(history[-1]) == {"loss", "train", "test"}
+    assert 0 <= history[-1]["train"] <= 1
+    assert 0 <= history[-1]["test"] <= 1
+
+
+def test_evidence_has_eight_seeds_of_what_is_judged():
+    evidence = study.PRESETS["evidence"]
+    assert set(study.JUDGED) <= set(evidence.variants)
+    seeds = {}
+    for variant, seed in study.conditions(evidence):
+        seeds[variant] = max(seed + 1, seeds.get(variant, 0))
+    assert {seeds[variant] for variant in (*study.JUDGED, *evidence.widths)} == {8}
 
 
 def test_rules_differ_where_few_bits_are_left():

@@ -2,13 +2,13 @@
 
     q_H = clip(round(w / s_H), -2^(H-1), 2^(H-1) - 1)
     q_b = floor(q_H / 2^d),  d = H - b
-    w_b = s_b (q_b + z_b)
+    w_b = s_b (q_b + o_b)
 
 with straight-through gradients, in which every floor has the derivative 1 and the cascade therefore
 2^-d. For u = dL/dw_b and `inside`, the weights with w / s_H within the range of H bits:
 
     dL/dw   =  u inside s_b / (s_H 2^d)
-    dL/ds_b =  sum u (q_b + z_b)
+    dL/ds_b =  sum u (q_b + o_b)
     dL/ds_H = -sum u inside s_b w / (s_H^2 2^d)
 
 These are our reading of Wu et al.; at b = H they are those of LSQ (Esser et al., 2020).
@@ -37,7 +37,7 @@ SEARCHED = 2**14  # weights on which a start is searched
 
 
 class _Valued(torch.autograd.Function):
-    """w_b = s_b (q_b + z_b) with the gradients above, written out: nothing is kept for the way back
+    """w_b = s_b (q_b + o_b) with the gradients above, written out: nothing is kept for the way back
     but the tensors that exist anyway.
     """
 
@@ -321,7 +321,7 @@ class CascadeQuantizer(nn.Module):
         )
 
     def offset(self, bits: int) -> float:
-        """z_b of the rule."""
+        """o_b of the rule."""
         return offset(self.high, bits, self.how.rule)
 
     @torch.no_grad()

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,77 @@ from smallnets.quantize.layered.file import layered_bytes, load_layered
 from smallnets.quantize.layered.network import LayeredNetwork, to_layered
 from smallnets.quantize.layered.train import TrainOnce, train_once
 from smallnets.studies.layered.plan import Settings
-from smallnets.studies.layered.variants import VARIANTS
-from smallnets.studies.networks import build_network, evaluate_accuracy, train_network
+from smallnets.studies.layered.variants import JUDGED, VARIANTS
+from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.study import every, run_grid
+from smallnets.training import Batch, fit, for_seeds, run_parallel
 from smallnets.training.checkpoint import History
 from smallnets.training.workers import threads
 
-MAIN = ("layered", "weighted")
+WATCHED = 1000  # test images of which every step of a training sees some
+AT_ONCE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """Cross-entropy, and the share of images that are right on the way: "train" of the batch as the
+    network is trained on it, "test" of a few test images in evaluation mode. Looking changes
+    nothing that is trained.
+
+    Attributes:
+        images, labels: test images as a network sees them, (n, channels, height, width), and (n,).
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.which is not None  # of a data set
+        logits = model(batch.images).float()
+        chosen = (int(batch.which[0]) + torch.arange(AT_ONCE)) % len(self.labels)
+        with torch.no_grad(), measure.evaluating(model):
+            test = model(self.images[chosen].to(logits.device))
+        return {
+            "loss": F.cross_entropy(logits, batch.labels),
+            "train": _right(logits, batch.labels),
+            "test": _right(test, self.labels[chosen].to(logits.device)),
+        }
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) == labels).float().mean()
+
+
+def watch_float(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> tuple[nn.Module, History]:
+    """The float network of a seed, and its terms in every epoch, see `Watched`."""
+    network = build_network(settings.network, dataset, seed)
+    seen = Watched(dataset.normalise(dataset.x_test[:WATCHED]), dataset.y_test[:WATCHED])
+    history = fit(
+        network,
+        dataset,
+        settings.training,
+        seed=seed,
+        objective=seen,
+        cache_dir=cache_dir,
+        label="float",
+    )
+    return network, history
 
 
 def train_float(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
     """The float network of a seed."""
-    return train_network(
-        settings.network, dataset, settings.training, seed, cache_dir, label="float"
-    )
+    return watch_float(dataset, settings, seed, cache_dir)[0]
+
+
+def evaluate_float(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> float:
+    """Test accuracy of the float network of a seed."""
+    return evaluate_accuracy(train_float(dataset, settings, seed, cache_dir), dataset)
 
 
 @threads(1)  # steps start from sums, whose last bits depend on the number of threads
@@ -88,6 +144,20 @@ def accuracies(
     return {bits: evaluate_accuracy(network.set_width(bits), dataset) for bits in widths}
 
 
+def changed_answers(network: LayeredNetwork, dataset: Dataset) -> dict[str, float]:
+    """Share of the test images whose class changes when more layers arrive, one entry for each step
+    from a trained width to the next, such as "2 to 4 bits".
+    """
+    said = {
+        bits: measure.predict(network.set_width(bits), dataset.x_test, dataset.normalise).argmax(1)
+        for bits in sorted(network.widths)
+    }
+    return {
+        f"{few} to {more} bits": float((said[few] != said[more]).float().mean())
+        for few, more in pairwise(said)
+    }
+
+
 def evaluate_variant(
     dataset: Dataset,
     settings: Settings,
@@ -95,13 +165,15 @@ def evaluate_variant(
     variant: str | int,
     cache_dir: Path | None = None,
 ) -> dict[str, Any]:
-    """What a way of training gives.
+    """What a training gives.
 
     Returns:
         "accuracy": width -> test accuracy; "weights": width -> mean weight of its gradient in the
-        last epoch; for variant "layered" also "read", the accuracy of every width read from the
-        file, and "recalibrated", the same with fresh BatchNorm statistics; for the dedicated
-        network of the highest width "truncated" and "truncated, recalibrated".
+        last epoch; for "layered" and dedicated networks the "bytes" of their file, in which a
+        dedicated network is a single layer. For variant "layered" also "read", the accuracy of
+        every width read from the file, "recalibrated", the same with fresh BatchNorm statistics,
+        and "changed", see `changed_answers`; for the dedicated network of the highest width "cut"
+        and "cut, recalibrated".
     """
     network, history = train_quantised(dataset, settings, seed, variant, cache_dir)
     last = {k.split()[1]: v for k, v in history[-1].items() if k.startswith("weight ")}
@@ -109,20 +181,23 @@ def evaluate_variant(
         "accuracy": accuracies(network, dataset, network.widths),
         "weights": {int(bits): value for bits, value in last.items()},
     }
+    if variant == "layered" or isinstance(variant, int):
+        data, _ = layered_bytes(network)
+        found["bytes"] = len(data)
     fresh = dataset.for_choosing(settings.calibration).images.split(100)
     if variant == "layered":
-        data, _ = layered_bytes(network)
         empty = build_network(settings.network, dataset, seed)
         all_widths = range(network.lowest, network.highest + 1)
         found["read"], found["recalibrated"] = {}, {}
         for bits in all_widths:
-            copy = load_layered(data, empty, bits=bits)
-            found["read"][bits] = evaluate_accuracy(copy, dataset)
-            found["recalibrated"][bits] = evaluate_accuracy(recalibrate_width(copy, fresh), dataset)
+            read = load_layered(data, empty, bits=bits)
+            found["read"][bits] = evaluate_accuracy(read, dataset)
+            found["recalibrated"][bits] = evaluate_accuracy(recalibrate_width(read, fresh), dataset)
+        found["changed"] = changed_answers(network, dataset)
     if variant == settings.widths[0]:
         cut = truncated(network, settings.widths)
-        found["truncated"] = accuracies(cut, dataset, settings.widths)
-        found["truncated, recalibrated"] = {
+        found["cut"] = accuracies(cut, dataset, settings.widths)
+        found["cut, recalibrated"] = {
             bits: evaluate_accuracy(recalibrate_width(cut, fresh, bits), dataset)
             for bits in settings.widths
         }
@@ -144,10 +219,9 @@ def gradient_gram(network: LayeredNetwork, dataset: Dataset, images: int) -> Ten
 def conditions(settings: Settings) -> dict[tuple[str | int, int], Mapping[str, Any]]:
     """Cells of the grid: all variants, then dedicated networks, each with its number of seeds."""
     names: list[str | int] = [*settings.variants, *settings.widths]
-    several = {name: {"variant": name} for name in names}
-    main = (*MAIN, *settings.widths)
-    seeds = {v: settings.seeds if v in main else settings.variant_seeds for v in several}
-    return every(several, seeds)
+    judged = (*JUDGED, *settings.widths)
+    seeds = {v: settings.seeds if v in judged else settings.variant_seeds for v in names}
+    return every({name: {"variant": name} for name in names}, seeds)
 
 
 def run_variants(
@@ -164,18 +238,59 @@ def run_variants(
     )
 
 
-def fleet_bytes(
+def measure_all(
     dataset: Dataset, settings: Settings, cache_dir: Path | None = None
-) -> dict[str, int]:
-    """Real sizes of files: one dedicated network a width, all of them, and the layered file."""
-    sizes = {}
-    for bits in settings.widths:
-        network, _ = train_quantised(dataset, settings, 0, bits, cache_dir)
-        sizes[f"dedicated, {bits} bits"] = len(layered_bytes(network)[0])
-    sizes["all dedicated"] = sum(sizes.values())
-    network, _ = train_quantised(dataset, settings, 0, "layered", cache_dir)
-    sizes["layered"] = len(layered_bytes(network)[0])
-    return sizes
+) -> dict[str, Any]:
+    """Everything that the chapter's figures and claims are made of, as lists over seeds.
+
+    Returns:
+        "float": test accuracy; "accuracy": the same under names such as "layered, 4 bits",
+        "dedicated, 4 bits", "8 bits cut, 4 bits" and, with fresh BatchNorm statistics, "8 bits cut
+        and recalibrated, 4 bits"; of the layered network also "read" and "recalibrated", under
+        "3 bits", and "changed", under "2 to 4 bits", see `evaluate_variant`; "kilobytes" of
+        real files, of the "layered" one and of all "dedicated together".
+    """
+    common: dict[str, Any] = {"dataset": dataset, "settings": settings, "cache_dir": cache_dir}
+    full = run_parallel(
+        evaluate_float, for_seeds(settings.seeds, **common), description="float networks"
+    )
+    found = run_variants(**common)
+    high = settings.widths[0]
+    rows = {name: [one["accuracy"] for one in found[name]] for name in settings.variants}
+    rows |= {
+        f"{high} bits cut{suffix}": [one[f"cut{part}"] for one in found[high]]
+        for suffix, part in (("", ""), (" and recalibrated", ", recalibrated"))
+    }
+    accuracy = {
+        f"dedicated, {bits} bits": [one["accuracy"][bits] for one in found[bits]]
+        for bits in settings.widths
+    }
+    accuracy |= {
+        f"{name}, {bits} bits": [one[bits] for one in results]
+        for name, results in rows.items()
+        for bits in settings.widths
+    }
+    layered = found["layered"]
+    return {
+        "float": full,
+        "accuracy": accuracy,
+        **{
+            name: {
+                f"{bits} bits": [one[name][bits] for one in layered] for bits in layered[0][name]
+            }
+            for name in ("read", "recalibrated")
+        },
+        "changed": {
+            step: [one["changed"][step] for one in layered] for step in layered[0]["changed"]
+        },
+        "kilobytes": {
+            "layered": [one["bytes"] / 1000 for one in layered],
+            "dedicated together": [
+                sum(found[bits][seed]["bytes"] for bits in settings.widths) / 1000
+                for seed in range(settings.seeds)
+            ],
+        },
+    }
 
 
 def code_bytes(weights: int, widths: Sequence[int]) -> tuple[int, int]:

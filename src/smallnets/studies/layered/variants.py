@@ -6,6 +6,9 @@ from smallnets.quantize.layered.baselines import AdaBits, AnyPrecision
 from smallnets.quantize.layered.fake import WeightRule
 from smallnets.quantize.layered.train import TrainOnce
 
+# Variants about which something is claimed: they have as many seeds as dedicated networks.
+JUDGED = ("layered", "plain", "shared norm", "highest only", "min-norm", "direct")
+
 # name -> arguments of `to_layered`, objective
 VARIANTS: dict[str, tuple[dict[str, Any], TrainOnce]] = {
     "layered": ({}, TrainOnce()),
