@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,56 +24,23 @@ from smallnets.studies.layered.plan import Settings
 from smallnets.studies.layered.variants import JUDGED, VARIANTS
 from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.study import every, run_grid
-from smallnets.training import Batch, fit, for_seeds, run_parallel
+from smallnets.studies.watching import watched
+from smallnets.training import fit, for_seeds, run_parallel
 from smallnets.training.checkpoint import History
 from smallnets.training.workers import threads
-
-WATCHED = 1000  # test images of which every step of a training sees some
-AT_ONCE = 32
-
-
-@dataclass(frozen=True, eq=False)
-class Watched:
-    """Cross-entropy, and the share of images that are right on the way: "train" of the batch as the
-    network is trained on it, "test" of a few test images in evaluation mode. Looking changes
-    nothing that is trained.
-
-    Attributes:
-        images, labels: test images as a network sees them, (n, channels, height, width), and (n,).
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        assert batch.which is not None  # of a data set
-        logits = model(batch.images).float()
-        chosen = (int(batch.which[0]) + torch.arange(AT_ONCE)) % len(self.labels)
-        with torch.no_grad(), measure.evaluating(model):
-            test = model(self.images[chosen].to(logits.device))
-        return {
-            "loss": F.cross_entropy(logits, batch.labels),
-            "train": _right(logits, batch.labels),
-            "test": _right(test, self.labels[chosen].to(logits.device)),
-        }
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).float().mean()
 
 
 def watch_float(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> tuple[nn.Module, History]:
-    """The float network of a seed, and its terms in every epoch, see `Watched`."""
+    """The float network of a seed, and its terms in every epoch, see `watching`."""
     network = build_network(settings.network, dataset, seed)
-    seen = Watched(dataset.normalise(dataset.x_test[:WATCHED]), dataset.y_test[:WATCHED])
     history = fit(
         network,
         dataset,
         settings.training,
         seed=seed,
-        objective=seen,
+        objective=watched(dataset),
         cache_dir=cache_dir,
         label="float",
     )
