@@ -35,7 +35,7 @@ REPORTS = {
     "studies/fidelity/students.py": {"on_test"},
     "studies/genie/experiments.py": {"evaluate_quantised"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
-    "studies/layered/experiments.py": {"changed_answers", "confidences", "watch_float"},
+    "studies/layered/experiments.py": {"changed_answers", "confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
     "studies/watching.py": {"watched"},
     "studies/study.py": {"open_study"},  # counts them
