@@ -7,6 +7,7 @@ pytestmark = pytest.mark.chapters
 
 # Chapter: what makes a run of it short.
 SHORT = {
+    "06": {"train": 128, "epochs": 4, "solutions": 2},
 }
 
 

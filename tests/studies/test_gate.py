@@ -38,7 +38,7 @@ REPORTS = {
         "logits_on_test",
     },
     "studies/genie/experiments.py": {"evaluate_quantised"},
-    "studies/lana/experiments.py": {"evaluate_on_test"},
+    "studies/lana/experiments.py": {"evaluate_on_test", "watched"},
     "studies/layered/experiments.py": {"confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
     "studies/study.py": {"open_study"},  # counts them
@@ -189,7 +189,8 @@ def test_candidates_are_judged_on_training_images(digits, others, stitched):
     assert evaluate(choices) == unlike(choices)
     full, other = evaluate.in_full(choices), unlike.in_full(choices)
     differing = {name for name in full if full[name] != other[name]}
-    assert differing == {"test loss", "test accuracy"}
+    assert len(differing) == 4
+    assert all(name.startswith("test ") for name in differing)
     plain = Evaluator(network, pool, digits, replace(settings, recalibrate=False))
     expected = evaluate_network(
         pool.stitched(network, choices), digits.normalise(digits.x_test[:40]), digits.y_test[:40]
