@@ -617,15 +617,17 @@ def after_tuning(
     results: Sequence[Mapping[str, Any]],
     tuned: Sequence[Mapping[str, Mapping[str, float]]],
     settings: Settings,
+    limits: Mapping[str, float],
 ) -> dict[str, dict[str, list[float]]]:
     """ "accuracy" on test images and "share" of the teacher's latency of all trained networks, one
-    value a seed. The sibling's share is in "budget" of `before_tuning`.
+    value a seed.
 
     Args:
         family: of `train_family`.
         results: of `search`.
         tuned: of `tune_all`.
         settings: as everywhere.
+        limits: of `budgets`.
     """
     plans = tuning_plans(results, settings)
     after = [{**first, **then} for first, then in zip(family, tuned, strict=True)]
@@ -636,7 +638,10 @@ def after_tuning(
     return {
         "accuracy": {name: [seed[name]["accuracy"] for seed in after] for name in after[0]},
         "share": {
-            name: [share(r, one) for r, one in zip(results, choices, strict=True)]
-            for name, choices in chosen.items()
+            SCRATCH: [(r["fixed"] + limits[AS_SIBLING]) / r["total"] for r in results],
+            **{
+                name: [share(r, one) for r, one in zip(results, choices, strict=True)]
+                for name, choices in chosen.items()
+            },
         },
     }
