@@ -139,8 +139,9 @@ PRESETS = {
         sampled=16,
         teaching=_sgd(24, 0.3),
         distilling=_adam(2, 2e-2),
-        tuning=_sgd(8, 0.2),
+        tuning=_sgd(6, 0.2),
         tuned=("teacher, longer", "half", "as the sibling", "half, random"),
+        rounds=7,
     ),
     "evidence": Settings(
         teacher="resnet-20",
