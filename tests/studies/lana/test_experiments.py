@@ -332,5 +332,5 @@ def test_a_missing_file_of_weights_is_named():
 def test_epochs_scale_every_training():
     _, settings = prepare("digits", "evidence", Options(train=200, epochs=20))
     trainings = (settings.teaching, settings.distilling, settings.tuning)
-    assert [one.epochs for one in trainings] == [20, 1, 6]
+    assert [one.epochs for one in trainings] == [20, 1, 7]
     assert settings.teaching.warmup_epochs == pytest.approx(2)

@@ -143,6 +143,7 @@ PRESETS = {
         tuned=("teacher, longer", "half", "as the sibling", "half, random"),
         rounds=7,
     ),
+    # An hour on two cores.
     "evidence": Settings(
         teacher="resnet-20",
         sibling="resnet-8",
@@ -154,9 +155,9 @@ PRESETS = {
         seeds=8,
         solutions=16,
         sampled=32,
-        teaching=_sgd(40, 0.3),
+        teaching=_sgd(30, 0.3),
         distilling=_adam(2, 2e-2),
-        tuning=_sgd(12, 0.2),
+        tuning=_sgd(10, 0.2),
     ),
     # The paper's abstract has 197 operations a layer, and the families. All other numbers are ours.
     # A teacher is best read from a file.
