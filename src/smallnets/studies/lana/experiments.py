@@ -38,6 +38,7 @@ from smallnets.surgery import recalibrate
 from smallnets.training import Batch, fit, for_seeds, run_parallel, seeded
 
 SHARES = {"three quarters": 0.75, "half": 0.5, "third": 1 / 3}  # of the teacher's latency
+COMPARED = ("half", "third")  # budgets at which other methods choose, too
 AS_SIBLING, SCRATCH = "as the sibling", "sibling, from scratch"
 GAP = 1e-2  # of later diverse solutions, which get harder
 WATCHED = 512  # test images of a training curve
@@ -272,7 +273,17 @@ def search(
     evaluate = Evaluator(layered, pool, dataset, settings)
     generator = np.random.default_rng(seed)
     found = {
-        name: compare(settings, pool, score, latency, size["macs"], limit, evaluate, generator)
+        name: compare(
+            settings,
+            pool,
+            score,
+            latency,
+            size["macs"],
+            limit,
+            evaluate,
+            generator,
+            rivals=name in COMPARED,
+        )
         for name, limit in limits.items()
     }
     for method, one in found["half"].items():
@@ -341,27 +352,36 @@ def compare(
     limit: float,
     evaluate: Evaluator,
     generator: np.random.Generator,
+    rivals: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """One budget: what each method chooses, and how good that is before tuning."""
+    """One budget: what each method chooses, and how good that is before tuning.
+
+    Without `rivals` it is the programme by the loss score alone.
+    """
     cost, budget = {"latency": latency}, {"latency": limit}
-    by = {kind: Programme(score[kind], cost, budget) for kind in SCORES}
-    main = by["loss"]
+    main = Programme(score["loss"], cost, budget)
     diverse = [one.choices for one in _diverse(main, settings)]
-    drawn = random_choices(main, settings.sampled, generator)
-    share = limit / sum(float(row[0]) for row in latency)
-    counted = {"macs": share * sum(float(row[0]) for row in macs)}
     chosen: dict[str, Choices] = {
         "best of K": min(diverse, key=lambda one: evaluate(one)["loss"]),
         "first": diverse[0],
-        **{f"{kind} score": solve(by[kind]).choices for kind in SCORES[1:]},
-        "greedy": solve_greedy(main).choices,
-        "small pool": _within(main, pool, settings.small_pool),
-        "skip only": _within(main, pool, ("skip",)),
-        "random": min(drawn[: settings.solutions], key=lambda one: evaluate(one)["loss"]),
-        "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
     }
-    middle = sorted(drawn, key=lambda one: evaluate(one)["loss"])[len(drawn) // 2]
-    chosen["random, median"] = middle
+    if rivals:
+        drawn = random_choices(main, settings.sampled, generator)
+        part = limit / sum(float(row[0]) for row in latency)
+        counted = {"macs": part * sum(float(row[0]) for row in macs)}
+        chosen |= {
+            f"{kind} score": solve(Programme(score[kind], cost, budget)).choices
+            for kind in SCORES[1:]
+        }
+        chosen |= {
+            "greedy": solve_greedy(main).choices,
+            "small pool": _within(main, pool, settings.small_pool),
+            "skip only": _within(main, pool, ("skip",)),
+            "random": min(drawn[: settings.solutions], key=lambda one: evaluate(one)["loss"]),
+            "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
+        }
+        middle = sorted(drawn, key=lambda one: evaluate(one)["loss"])[len(drawn) // 2]
+        chosen["random, median"] = middle
     return {
         name: {
             "choices": choices,
