@@ -80,7 +80,7 @@ def test_what_belongs_to_studies_is_noticed(source):
 @pytest.mark.parametrize("name", STUDIES)
 def test_studies_have_one_shape(name):
     study = importlib.import_module(f"smallnets.studies.{name}")
-    assert set(study.PRESETS) == {"smoke", "small", "paper"}
+    assert set(study.PRESETS) | {"evidence"} == {"smoke", "small", "evidence", "paper"}
     assert all(isinstance(one, study.Settings) for one in study.PRESETS.values())
     assert issubclass(study.Settings, StudySettings)
     dataset, settings = study.prepare("digits", "smoke", study.Options(seeds=1, train=200))
