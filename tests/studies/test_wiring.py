@@ -311,7 +311,7 @@ def test_candidates_and_searches_start_from_the_seed(digits, monkeypatch):
         "sizes": {"macs": None, "parameters": None},
         "budgets": ({"half": 1.0}, 0.0, 1.0),
         "Programme": None,
-        "compare": None,
+        "compare": {},
         "race": None,
     }.items():
         monkeypatch.setattr(f"{place}.{name}", lambda *_, found=found, **__: found)

@@ -8,14 +8,19 @@ import torch
 
 from smallnets.data import load
 from smallnets.measure import Timing
-from smallnets.search.lana.pool import Pool
+from smallnets.search.lana.pool import Pool, build_pool
 from smallnets.studies.lana.experiments import (
     SHARES,
+    after_tuning,
+    before_tuning,
     budgets,
     check_latency,
     choose_table,
+    learning_curve,
     search,
+    share,
     train_and_evaluate,
+    train_family,
     train_member,
     train_pool,
     train_pools,
@@ -23,8 +28,10 @@ from smallnets.studies.lana.experiments import (
     tuning_plans,
 )
 from smallnets.studies.lana.networks import build_arguments, replaceable
-from smallnets.studies.lana.plan import PRESETS, Options, prepare, stored_table
+from smallnets.studies.lana.plan import PRESETS, TUNED, Options, prepare, stored_table
 from smallnets.studies.networks import build_network
+from smallnets.studies.seeds import teacher_seed
+from smallnets.training import fit
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,7 @@ def prepared():
         "digits", "smoke", Options(train=96, seeds=1, device="cpu", precision="32-true")
     )
     pool = ("skip", "dwsep3")
-    return dataset.take(test=60), replace(settings, pool=pool, siblings=("resnet-8",), sampled=3)
+    return dataset.take(test=60), replace(settings, pool=pool, sibling="resnet-8", sampled=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +62,15 @@ def found(prepared, table, tmp_path_factory):
     return search(*prepared, 0, table, cache_dir), cache_dir
 
 
-def test_budgets_are_shares_and_siblings_without_the_fixed_part(prepared, table):
+def test_budgets_are_shares_and_the_siblings_without_the_fixed_part(prepared, table):
     limits, fixed, total = budgets(*prepared, table)
     assert (fixed, total) == (1.0, 7.0)  # six blocks and the rest
-    assert limits == {"three quarters": 4.25, "half": 2.5, "resnet-8": 3.0}
-    assert list(limits) == ["three quarters", "resnet-8", "half"]
+    assert limits == {
+        "three quarters": 4.25,
+        "half": 2.5,
+        "third": pytest.approx(4 / 3),
+        "as the sibling": 3.0,
+    }
     assert set(SHARES) < set(limits)
 
 
@@ -72,16 +83,19 @@ def test_every_method_keeps_the_budget(prepared, table, found):
                 assert one["latency"] <= limits[name] * (1 + 1e-9), (name, method)
         first, best = methods["first"], methods["best of K"]
         assert best["loss"] == min(methods["diverse"]["loss"]) <= first["loss"]
+        if name not in ("half", "third"):
+            assert set(methods) == {"best of K", "first", "diverse"}
+            continue
         assert first["predicted"] <= methods["greedy"]["predicted"] + 1e-9
         assert set(np.unique(methods["skip only"]["choices"])) <= {0, 1}
 
 
-def test_judgements_are_before_and_after_recalibration_and_on_test_images(found):
+def test_judgements_are_also_on_test_images_before_and_after_recalibration(found):
     one = found[0]["found"]["half"]["best of K"]
-    for start in ("", "as stitched ", "test "):
-        assert 0 <= one[f"{start}accuracy"] <= 1
-        assert one[f"{start}loss"] > 0
-    assert one["as stitched loss"] != one["loss"]
+    for start, end in (("", ""), ("test ", ""), ("test ", " as stitched")):
+        assert 0 <= one[f"{start}accuracy{end}"] <= 1
+        assert one[f"{start}loss{end}"] > 0
+    assert one["test loss as stitched"] != one["test loss"] != one["loss"]
 
 
 def test_additivity_is_exact_for_one_replacement(found):
@@ -121,11 +135,67 @@ def test_tuning_goes_on_from_the_candidates_and_is_kept(prepared, found):
     assert first[0]["tuned"]["loss"] != first[0]["without"]["loss"]
 
 
-def test_plans_name_what_was_found(found):
-    (plan,) = tuning_plans([found[0]])
-    assert {"half", "three quarters", "resnet-8", "teacher, longer", "half, skip only"} < set(plan)
+def test_plans_name_what_was_found(prepared, found):
+    (plan,) = tuning_plans([found[0]], prepared[1])
+    assert tuple(plan) == TUNED
     assert plan["half, labels only"] == (plan["half"][0], 0.0)
     assert plan["teacher, longer"][0] == (0,) * 6
+    tight = found[0]["found"]["third"]
+    assert plan["third, small pool"][0] == tight["small pool"]["choices"]
+    few = replace(prepared[1], tuned=("third", "half"))
+    assert tuning_plans([found[0]], few) == [{name: plan[name] for name in few.tuned}]
+    with pytest.raises(
+        ValueError, match=r"tuned must be one of teacher, longer, .*; got 'quarter'"
+    ):
+        replace(few, tuned=("quarter",))
+
+
+def test_shares_are_of_the_whole_teacher(found):
+    result, _ = found
+    assert share(result, (0,) * 6) == pytest.approx(1)
+    tight = result["found"]["third"]["first"]
+    expected = (result["fixed"] + tight["latency"]) / result["total"]
+    assert share(result, tight["choices"]) == pytest.approx(expected)
+    assert expected <= 1 / 3 + 1e-9
+
+
+def test_measurements_have_a_value_a_seed(prepared, table, found):
+    dataset, _ = prepared
+    settings = replace(prepared[1], seeds=1, tuned=("half", "third, skip only"))
+    results, cache_dir = [found[0]], found[1]
+    tuned = tune_all(tuning_plans(results, settings), dataset, settings, cache_dir)
+    family = train_family(dataset, settings, cache_dir)
+    limits = budgets(dataset, settings, table)[0]
+    measured = before_tuning(results, limits) | after_tuning(
+        family, results, tuned, settings, limits
+    )
+    names = {"teacher", "sibling, from scratch", "half", "third, skip only"}
+    assert set(measured["accuracy"]) == set(measured["share"]) == names
+    assert measured["accuracy"]["half"] == [tuned[0]["half"]["accuracy"]]
+    assert measured["share"]["teacher"] == [1.0]
+    assert measured["share"]["sibling, from scratch"] == pytest.approx([4 / 7])
+    assert measured["budget"]["half"] == pytest.approx([0.5])
+    one = results[0]["found"]["third"]["greedy"]
+    assert measured["accuracy before"]["third"]["greedy"] == [one["test accuracy"]]
+    assert measured["loss before"]["third"]["greedy"] == [one["test loss"]]
+    assert measured["share before"]["third"]["greedy"] == [share(results[0], one["choices"])]
+    assert measured["lowest loss"]["programme"] == [np.nanmin(results[0]["race"]["programme"])]
+    assert set(measured["kendall"]) == {"loss", "accuracy", "kl", "mse"}
+
+
+def test_a_curve_has_a_point_an_epoch_and_looking_changes_no_training(prepared, tmp_path):
+    dataset, settings = prepared
+    longer = replace(settings, teaching=replace(settings.teaching, epochs=3))
+    curve = learning_curve(settings.teacher, dataset, longer, 0, tmp_path)
+    assert {part: len(values) for part, values in curve.items()} == {"train": 3, "test": 3}
+    assert all(0 <= value <= 1 for values in curve.values() for value in values)
+    network = train_member(settings.teacher, dataset, longer, 0, tmp_path)
+    plain = build_network(
+        settings.teacher, dataset, teacher_seed(0), **build_arguments(settings.teacher)
+    )
+    fit(plain, dataset, longer.teaching, seed=teacher_seed(0))
+    for one, other in zip(network.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_whole_networks_are_timed_beside_their_predictions(prepared):
@@ -151,11 +221,12 @@ def test_the_table_is_the_stored_one_where_it_fits(prepared):
         choose_table(dataset, brief, "x")
 
 
-def test_siblings_are_trained_as_long_as_teacher_and_tuning(prepared, monkeypatch):
+def test_a_sibling_is_trained_as_long_as_teacher_and_tuning(prepared, monkeypatch):
     dataset, settings = prepared
     seen = []
     monkeypatch.setattr(
-        "smallnets.studies.networks.fit", lambda *args, **kwargs: seen.append(args[2].epochs)
+        "smallnets.studies.lana.experiments.fit",
+        lambda *args, **kwargs: seen.append(args[2].epochs),
     )
     longer = replace(
         settings,
@@ -195,14 +266,17 @@ def test_parts_of_a_pool_are_trained_once_each(prepared, tmp_path):
 
 def test_the_stored_table_covers_the_chapter():
     dataset = load("glyphs10", train=64, test=10)
-    for scale in ("smoke", "small"):
+    for scale in ("smoke", "small", "evidence"):
         settings = PRESETS[scale]
-        for name in (settings.teacher, *settings.siblings):
+        for name in (settings.teacher, settings.sibling):
             layered = replaceable(name, dataset)
             assert stored_table().covers(layered, Pool([{} for _ in layered.names]))
         limits, fixed, total = budgets(dataset, settings, stored_table())
         assert limits["half"] == pytest.approx(total / 2 - fixed)
-        assert 0 < limits["half"] < limits["three quarters"]
+        assert 0 < limits["third"] < limits["half"] < limits["three quarters"]
+        fitting = build_pool(replaceable(settings.teacher, dataset), settings.pool)
+        rows = stored_table().rows(replaceable(settings.teacher, dataset), fitting)
+        assert sum(row.min() for row in rows) < limits["third"]
 
 
 @pytest.mark.parametrize("name", ["mobile-4", "mobilenet-2", "efficientnet_b0"])
@@ -240,7 +314,7 @@ def test_networks_without_blocks_are_refused(prepared):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": "huge"}, "scale must be one of smoke, small, paper; got 'huge'"),
+        ({"scale": "huge"}, "scale must be one of smoke, small, evidence, paper; got 'huge'"),
         ({"seeds": 0}, "seeds must be at least 1; got 0"),
         ({"epochs": 0}, "epochs must be at least 1; got 0"),
         ({"solutions": 0}, "solutions must be at least 1; got 0"),
@@ -259,10 +333,7 @@ def test_a_missing_file_of_weights_is_named():
 
 
 def test_epochs_scale_every_training():
-    _, settings = prepare("digits", "small", Options(train=200, epochs=6))
-    assert (settings.teaching.epochs, settings.distilling.epochs, settings.tuning.epochs) == (
-        6,
-        1,
-        2,
-    )
-    assert settings.teaching.warmup_epochs == pytest.approx(2.25)
+    _, settings = prepare("digits", "evidence", Options(train=200, epochs=20))
+    trainings = (settings.teaching, settings.distilling, settings.tuning)
+    assert [one.epochs for one in trainings] == [20, 1, 7]
+    assert settings.teaching.warmup_epochs == pytest.approx(2)

@@ -43,8 +43,10 @@ def solve(
         overlap: layers in which the answer may agree with each of them; by default all but one.
         rel_gap: stop when the objective, counted from the sum of each layer's best score, is within
             this share of the bound.
-        time_limit: seconds in all, as far as HiGHS keeps to what it is given of them; what has been
-            found by then is returned.
+        time_limit: seconds in all; what has been found by then is returned. This is no guarantee:
+            HiGHS looks at the clock between its own steps. With nine cuts on 100 layers of 197
+            candidates it came up to 0.13 s late (one core, limits of 0.02 to 2 s), with fewer
+            layers 0.05 s. Where a limit acts, the answer depends on the machine.
 
     Raises:
         ValueError: overlap, gap or limit is out of range.
@@ -106,7 +108,7 @@ def solve_diverse(
     Args:
         programme: what is to be solved.
         count: how many.
-        overlap: layers, 0 to all. The paper allows seven tenths of them.
+        overlap: layers, 0 to all.
         rel_gap, time_limit: of the later solutions, which get harder; see `solve`.
 
     Raises:

@@ -5,8 +5,7 @@ read, so every function starts from the names of things.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +22,58 @@ from smallnets.search.lana.latency import LatencyTable, measure_table
 from smallnets.search.lana.layers import ReplaceableLayers
 from smallnets.search.lana.other_solvers import solve_greedy
 from smallnets.search.lana.pool import Pool, Table, build_pool, restricted, sizes
-from smallnets.search.lana.programme import Programme
-from smallnets.search.lana.scores import SCORES, predicted_loss, score_pool
+from smallnets.search.lana.programme import Programme, Selection
+from smallnets.search.lana.scores import SCORES, predicted_loss, rank_agreement, score_pool
 from smallnets.search.lana.solve import solve, solve_diverse
 from smallnets.search.lana.tuning import evaluate_network, fine_tune
 from smallnets.studies.lana.networks import build_arguments, layered_network, replaceable
 from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
-from smallnets.studies.networks import build_network, train_network
+from smallnets.studies.networks import build_network
 from smallnets.studies.seeds import teacher_seed
-from smallnets.studies.study import by_seed, run_grid
+from smallnets.studies.study import by_seed, every, run_grid
+from smallnets.studies.watching import watched
 from smallnets.surgery import recalibrate
-from smallnets.training import for_seeds, run_parallel, seeded
+from smallnets.training import fit, for_seeds, run_parallel, seeded
 
-SHARES = {"three quarters": 0.75, "half": 0.5}  # budgets as shares of the teacher's latency
-CUT = {"rel_gap": 1e-2, "time_limit": 2.0}  # of later diverse solutions, which get harder
+SHARES = {"three quarters": 0.75, "half": 0.5, "third": 1 / 3}  # of the teacher's latency
+COMPARED = ("half", "third")  # budgets at which other methods choose, too
+AS_SIBLING, SCRATCH = "as the sibling", "sibling, from scratch"
+GAP = 1e-2  # of later diverse solutions, which get harder
 
 
 def train_member(
     name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> nn.Module:
-    """The teacher, or a sibling trained from scratch for as long as teacher and tuning together."""
-    teaching = settings.teaching
+    """The teacher, or its sibling, which is trained from scratch for as long as teacher and tuning
+    together.
+    """
+    return _member(name, dataset, settings, seed, cache_dir)[0]
+
+
+def learning_curve(
+    name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> dict[str, list[float]]:
+    """Shares of right answers in every epoch of `train_member`, means over its steps: "train" on
+    the augmented images that it learns from, "test" on others. A teacher from a file has none.
+    """
+    history = _member(name, dataset, settings, seed, cache_dir)[1]
+    return {part: [epoch[part] for epoch in history] for part in ("train", "test")}
+
+
+def _member(
+    name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    teaching, own = settings.teaching, teacher_seed(seed)
+    network = build_network(name, dataset, own, **build_arguments(name))
+    if name == settings.teacher and settings.published is not None:
+        return read_weights(network, settings.published), []
     if name != settings.teacher:
-        teaching = replace(teaching, epochs=teaching.epochs + settings.tuning.epochs)
-    elif settings.published is not None:
-        network = build_network(name, dataset, teacher_seed(seed), **build_arguments(name))
-        return read_weights(network, settings.published)
-    return train_network(
-        name,
-        dataset,
-        teaching,
-        teacher_seed(seed),
-        cache_dir,
+        teaching = teaching.with_epochs(teaching.epochs + settings.tuning.epochs)
+    history = fit(
+        network, dataset, teaching, seed=own, objective=watched(dataset), cache_dir=cache_dir,
         label=f"network-{name}",
-        **build_arguments(name),
-    )
+    )  # fmt: skip
+    return network, history
 
 
 def train_pool(
@@ -183,7 +199,7 @@ def budgets(
 ) -> tuple[dict[str, float], float, float]:
     """Milliseconds that the layers may take: name -> budget, then the fixed part and the teacher.
 
-    Two budgets are shares of the teacher's latency, the others are the siblings' own latencies. All
+    Most budgets are shares of the teacher's latency; "as the sibling" is that of the sibling. All
     are for the whole network; the fixed part is subtracted here.
     """
 
@@ -192,12 +208,10 @@ def budgets(
         rows = table.rows(layered, Pool([{} for _ in layered.names]))
         return table.fixed(layered) + sum(float(row[0]) for row in rows)
 
-    teacher = replaceable(settings.teacher, dataset)
-    fixed, total = table.fixed(teacher), whole(settings.teacher)
-    allowed = {name: whole(name) for name in settings.siblings}
-    allowed |= {name: share * total for name, share in SHARES.items()}
-    ordered = sorted(allowed, key=lambda name: -allowed[name])
-    return {name: allowed[name] - fixed for name in ordered}, fixed, total
+    fixed, total = table.fixed(replaceable(settings.teacher, dataset)), whole(settings.teacher)
+    allowed = {name: share * total for name, share in SHARES.items()}
+    allowed[AS_SIBLING] = whole(settings.sibling)
+    return {name: allowed[name] - fixed for name in allowed}, fixed, total
 
 
 def search(
@@ -212,19 +226,33 @@ def search(
     Returns:
         "names", "score" (four tables), "latency" and "macs" (tables), "teacher" (judged), "added"
         (predictions and measurements of random networks), "found" (budget -> method -> choices and
-        judgements), "race" (evaluation by evaluation) and "space".
+        judgements), "race" (evaluation by evaluation), "space" (log10 of its size), and "fixed" and
+        "total" (milliseconds of what stays, and of the whole teacher).
     """
     layered, pool = train_pool(dataset, settings, seed, cache_dir=cache_dir)
     score = score_candidates(layered, pool, dataset, settings)
     latency = table.rows(layered, pool)
     size = sizes(layered, pool)
-    limits, _, total = budgets(dataset, settings, table)
+    limits, fixed, total = budgets(dataset, settings, table)
     evaluate = Evaluator(layered, pool, dataset, settings)
     generator = np.random.default_rng(seed)
     found = {
-        name: compare(settings, pool, score, latency, size["macs"], limit, evaluate, generator)
+        name: compare(
+            settings,
+            pool,
+            score,
+            latency,
+            size["macs"],
+            limit,
+            evaluate,
+            generator,
+            rivals=name in COMPARED,
+        )
         for name, limit in limits.items()
     }
+    for method, one in found["half"].items():
+        if method != "diverse":
+            one |= evaluate.as_stitched(one["choices"])
     half = Programme(score["loss"], {"latency": latency}, {"latency": limits["half"]})
     return {
         "names": pool.names,
@@ -237,6 +265,7 @@ def search(
         "found": found,
         "race": race(half, len(pool.pairs), settings, evaluate, generator),
         "space": pool.space,
+        "fixed": fixed,
         "total": total,
     }
 
@@ -262,19 +291,20 @@ class Evaluator:
         return self.seen[key]
 
     def in_full(self, choices: Sequence[int]) -> dict[str, float]:
-        """Also "as stitched", with the statistics that stand-ins bring along, and on "test" images,
-        which choose nothing.
+        """Also on "test" images, which choose nothing, with BatchNorm statistics of the images to
+        judge on where the settings say so.
         """
         network = self.pool.stitched(self.layered, choices)
-        plain = evaluate_network(network, self.x, self.y)
         if self.recalibrate:
             network = recalibrate(copy.deepcopy(network), self.x.split(250))
         test = evaluate_on_test(network, self.dataset, self.tested)
-        return {
-            **self(choices),
-            **{f"as stitched {key}": value for key, value in plain.items()},
-            **{f"test {key}": value for key, value in test.items()},
-        }
+        return {**self(choices), **{f"test {key}": value for key, value in test.items()}}
+
+    def as_stitched(self, choices: Sequence[int]) -> dict[str, float]:
+        """On the same test images, with the statistics that stand-ins bring along."""
+        network = self.pool.stitched(self.layered, choices)
+        plain = evaluate_on_test(network, self.dataset, self.tested)
+        return {f"test {key} as stitched": value for key, value in plain.items()}
 
 
 def compare(
@@ -286,30 +316,36 @@ def compare(
     limit: float,
     evaluate: Evaluator,
     generator: np.random.Generator,
+    rivals: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """One budget: what each method chooses, and how good that is before tuning."""
+    """One budget: what each method chooses, and how good that is before tuning.
+
+    Without `rivals` it is the programme by the loss score alone.
+    """
     cost, budget = {"latency": latency}, {"latency": limit}
-    by = {kind: Programme(score[kind], cost, budget) for kind in SCORES}
-    main = by["loss"]
-    overlap = round(settings.overlap * main.layers)
-    diverse = [
-        one.choices for one in solve_diverse(main, settings.solutions, overlap=overlap, **CUT)
-    ]
-    drawn = random_choices(main, settings.sampled, generator)
-    share = limit / sum(float(row[0]) for row in latency)
-    counted = {"macs": share * sum(float(row[0]) for row in macs)}
+    main = Programme(score["loss"], cost, budget)
+    diverse = [one.choices for one in _diverse(main, settings)]
     chosen: dict[str, Choices] = {
         "best of K": min(diverse, key=lambda one: evaluate(one)["loss"]),
         "first": diverse[0],
-        **{f"{kind} score": solve(by[kind]).choices for kind in SCORES[1:]},
-        "greedy": solve_greedy(main).choices,
-        "small pool": _within(main, pool, settings.small_pool),
-        "skip only": _within(main, pool, ("skip",)),
-        "random": min(drawn[: settings.solutions], key=lambda one: evaluate(one)["loss"]),
-        "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
     }
-    middle = sorted(drawn, key=lambda one: evaluate(one)["loss"])[len(drawn) // 2]
-    chosen["random, median"] = middle
+    if rivals:
+        drawn = random_choices(main, settings.sampled, generator)
+        part = limit / sum(float(row[0]) for row in latency)
+        counted = {"macs": part * sum(float(row[0]) for row in macs)}
+        chosen |= {
+            f"{kind} score": solve(Programme(score[kind], cost, budget)).choices
+            for kind in SCORES[1:]
+        }
+        chosen |= {
+            "greedy": solve_greedy(main).choices,
+            "small pool": _within(main, pool, settings.small_pool),
+            "skip only": _within(main, pool, ("skip",)),
+            "random": min(drawn[: settings.solutions], key=lambda one: evaluate(one)["loss"]),
+            "by MACs": solve(Programme(score["loss"], {"macs": macs}, counted)).choices,
+        }
+        middle = sorted(drawn, key=lambda one: evaluate(one)["loss"])[len(drawn) // 2]
+        chosen["random, median"] = middle
     return {
         name: {
             "choices": choices,
@@ -319,6 +355,13 @@ def compare(
         }
         for name, choices in chosen.items()
     } | {"diverse": {"choices": diverse, "loss": [evaluate(one)["loss"] for one in diverse]}}
+
+
+def _diverse(programme: Programme, settings: Settings) -> list[Selection]:
+    overlap = round(settings.overlap * programme.layers)
+    return solve_diverse(
+        programme, settings.solutions, overlap=overlap, rel_gap=GAP, time_limit=settings.time_limit
+    )
 
 
 def _within(programme: Programme, pool: Pool, names: Sequence[str]) -> Choices:
@@ -376,9 +419,7 @@ def race(
     A score is counted as an evaluation, though only a part of a network runs for it: the programme
     has nothing to show before all scores are there.
     """
-    overlap = round(settings.overlap * programme.layers)
-    diverse = solve_diverse(programme, settings.solutions, overlap=overlap, **CUT)
-    solved = [evaluate(one.choices)["loss"] for one in diverse]
+    solved = [evaluate(one.choices)["loss"] for one in _diverse(programme, settings)]
     total = scorings + len(solved)
 
     def loss(choices: Choices) -> float:
@@ -431,28 +472,33 @@ def evaluate_and_size(network: nn.Module, dataset: Dataset) -> dict[str, float]:
 
 
 def tuning_plans(
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]], settings: Settings
 ) -> list[dict[str, tuple[Choices, float | None]]]:
     """What of the search is fine-tuned: for every seed, name -> choices and alpha of the tuning.
 
-    The programme's choice at every budget; at half of the latency without a teacher, and what
-    chance has chosen; at the tightest budget what smaller pools allow; and the
-    teacher itself, to see what longer training alone brings.
+    Of these, what the settings name: the teacher itself, since longer training alone may help; the
+    programme's choice at every budget; at half of the latency the same without a teacher, and what
+    chance has chosen; at a third of it what smaller pools allow.
     """
     plans = []
     for result in results:
         found = result["found"]
-        half, (tight, tightest) = found["half"], list(found.items())[-1]
         plan: dict[str, tuple[Choices, float | None]] = {
-            name: (methods["best of K"]["choices"], None) for name, methods in found.items()
+            "teacher, longer": ((0,) * len(result["names"]), None),
+            **{name: (methods["best of K"]["choices"], None) for name, methods in found.items()},
+            "half, labels only": (found["half"]["best of K"]["choices"], 0.0),
+            "half, random": (found["half"]["random"]["choices"], None),
+            "third, small pool": (found["third"]["small pool"]["choices"], None),
+            "third, skip only": (found["third"]["skip only"]["choices"], None),
         }
-        plan["half, labels only"] = (half["best of K"]["choices"], 0.0)
-        plan["half, random"] = (half["random"]["choices"], None)
-        plan[f"{tight}, small pool"] = (tightest["small pool"]["choices"], None)
-        plan[f"{tight}, skip only"] = (tightest["skip only"]["choices"], None)
-        plan["teacher, longer"] = ((0,) * len(result["names"]), None)
-        plans.append(plan)
+        plans.append({name: plan[name] for name in settings.tuned})
     return plans
+
+
+def share(result: Mapping[str, Any], choices: Sequence[int]) -> float:
+    """Latency of a network as a share of the teacher's, by the table that the search went by."""
+    layers = sum(float(row[c]) for row, c in zip(result["latency"], choices, strict=True))
+    return (result["fixed"] + layers) / result["total"]
 
 
 def tune_all(
@@ -490,5 +536,100 @@ def tune_all(
 def train_and_evaluate(
     dataset: Dataset, settings: Settings, seed: int, name: str, cache_dir: Path | None = None
 ) -> dict[str, float]:
-    """Measures of the trained teacher or of a sibling."""
+    """Measures of the trained teacher or of its sibling."""
     return evaluate_and_size(train_member(name, dataset, settings, seed, cache_dir), dataset)
+
+
+def train_family(
+    dataset: Dataset, settings: Settings, cache_dir: Path | None = None
+) -> list[dict[str, dict[str, float]]]:
+    """Measures of "teacher" and "sibling, from scratch", one dictionary a seed."""
+    members = {"teacher": {"name": settings.teacher}, SCRATCH: {"name": settings.sibling}}
+    grid = run_grid(
+        train_and_evaluate,
+        every(members, settings.seeds),
+        description="teacher and sibling",
+        dataset=dataset,
+        settings=settings,
+        cache_dir=cache_dir,
+    )
+    return by_seed(grid)
+
+
+def before_tuning(
+    results: Sequence[Mapping[str, Any]], limits: Mapping[str, float]
+) -> dict[str, Any]:
+    """What figures and claims take from the search: name -> one value a seed.
+
+    Args:
+        results: of `search`, one a seed.
+        limits: of `budgets`.
+
+    Returns:
+        "budget", that every budget is a share of the teacher's latency; "kendall" of every kind of
+        score; for budget -> method "accuracy before" and "loss before" tuning on test images, and
+        "share before" of the latency; "lowest loss" that each search ends with.
+    """
+
+    def of(value: Callable[[Mapping[str, Any], Mapping[str, Any]], float]) -> dict[str, Any]:
+        return {
+            budget: {
+                method: [value(r, r["found"][budget][method]) for r in results]
+                for method in results[0]["found"][budget]
+                if method != "diverse"
+            }
+            for budget in limits
+        }
+
+    def tau(result: Mapping[str, Any], kind: str) -> float:
+        added = result["added"]
+        return rank_agreement(added[f"by {kind}"], added["loss"])["kendall"]
+
+    return {
+        "budget": {
+            name: [(r["fixed"] + limit) / r["total"] for r in results]
+            for name, limit in limits.items()
+        },
+        "kendall": {kind: [tau(r, kind) for r in results] for kind in SCORES},
+        "accuracy before": of(lambda _, one: one["test accuracy"]),
+        "loss before": of(lambda _, one: one["test loss"]),
+        "share before": of(lambda r, one: share(r, one["choices"])),
+        "lowest loss": {
+            way: [float(np.nanmin(r["race"][way])) for r in results] for way in results[0]["race"]
+        },
+    }
+
+
+def after_tuning(
+    family: Sequence[Mapping[str, Mapping[str, float]]],
+    results: Sequence[Mapping[str, Any]],
+    tuned: Sequence[Mapping[str, Mapping[str, float]]],
+    settings: Settings,
+    limits: Mapping[str, float],
+) -> dict[str, dict[str, list[float]]]:
+    """ "accuracy" on test images and "share" of the teacher's latency of all trained networks, one
+    value a seed.
+
+    Args:
+        family: of `train_family`.
+        results: of `search`.
+        tuned: of `tune_all`.
+        settings: as everywhere.
+        limits: of `budgets`.
+    """
+    plans = tuning_plans(results, settings)
+    after = [{**first, **then} for first, then in zip(family, tuned, strict=True)]
+    chosen = {
+        "teacher": [(0,) * len(r["names"]) for r in results],
+        **{name: [plan[name][0] for plan in plans] for name in settings.tuned},
+    }
+    return {
+        "accuracy": {name: [seed[name]["accuracy"] for seed in after] for name in after[0]},
+        "share": {
+            SCRATCH: [(r["fixed"] + limits[AS_SIBLING]) / r["total"] for r in results],
+            **{
+                name: [share(r, one) for r, one in zip(results, choices, strict=True)]
+                for name, choices in chosen.items()
+            },
+        },
+    }
