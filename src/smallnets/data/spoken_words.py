@@ -20,7 +20,7 @@ from smallnets import checks
 from smallnets.data.recordings import Recordings
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
+ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 TEXT = """
 Once upon a time the north wind and the sun could not agree which of them was stronger, when a
@@ -107,7 +107,7 @@ def speak(
 
     Args:
         text: what to say.
-        voice: a language, with a variant if one is wanted: "en-us", "en-gb+f2".
+        voice: a language, with a variant if one is wanted: "en-us", "en-gb-x-rp+f2".
         speed: words a minute, 80 to 450.
         pitch: 0 to 99.
         rate: samples a second.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.distill.single_image import colour
@@ -150,18 +151,22 @@ class ClipGenerator:
 
 
 def _frames(pyramid: Pyramid, boxes: Tensor, size: int) -> Tensor:
-    """Boxes (n, 4) of the first photograph at size x size, float32 (n, 3, size, size)."""
+    """Boxes (n, 4) of the first photograph at size x size, float32 (n, 3, size, size).
+
+    Frames are resampled once in the published code, and patches twice. So a frame is sharper than a
+    reading at its own size would be: it is read at twice the size, and averaged.
+    """
     device = pyramid.photographs.device
-    boxes = boxes.to(device)
+    boxes, fine = boxes.to(device), 2 * size
     identity = torch.eye(2, 3, dtype=torch.float64, device=device).repeat(len(boxes), 1, 1)
-    matrix = box_to_photograph(boxes, size, identity)
-    level = pyramid_level(photograph_pixels(boxes, size))
+    matrix = box_to_photograph(boxes, fine, identity)
+    level = pyramid_level(photograph_pixels(boxes, fine))
     source = torch.zeros_like(level)
     bicubic = torch.full_like(level, INTERPOLATIONS.index("bicubic"))
     group = pyramid.groups(level, source, bicubic)
     out = matrix.new_empty(len(boxes), 3, size, size, dtype=torch.float32)
     for one in group.unique().tolist():
         mine = (group == one).nonzero()[:, 0]
-        places = places_in(matrix[mine], size, pyramid.size)
-        out[mine] = pyramid.read(places, one, source[mine])
+        places = places_in(matrix[mine], fine, pyramid.size)
+        out[mine] = F.avg_pool2d(pyramid.read(places, one, source[mine]), 2)
     return out
