@@ -36,8 +36,8 @@ class Ascent:
         ValueError: a field is out of range.
     """
 
-    steps: int = 128
-    lr: float = 0.05
+    steps: int = 256
+    lr: float = 0.1
     shift: int = 2
     degrees: float = 5.0
     scale: float = 0.1

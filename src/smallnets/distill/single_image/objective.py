@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.batches import Batches
-from smallnets.data import Augmentation, Dataset
+from smallnets.data import Dataset
 from smallnets.distill.single_image.losses import LOSSES, agreement_rate, imitation_loss
 from smallnets.distill.single_image.mixing import MIXINGS, mixed
 from smallnets.distill.single_image.streams import PatchGenerator, fresh_batches, pool_batches
@@ -134,9 +134,7 @@ class SingleImageDistillation:
         noise = batch.noise
         if noise is None:
             raise ValueError("a batch must have a generator to draw views from; got noise None")
-        images = batch.images
-        if images.dim() == 4:
-            images = ask.view(images, noise)
+        images = ask.view(batch.images, noise)
         shown = mixed(self.normalise(images), ask.mixing, ask.alpha, noise)
         with evaluating(self.teacher), torch.no_grad():
             target = self.teacher(shown)
@@ -215,7 +213,7 @@ def distill_from_image(
         return fit(
             student,
             batches.without_labels(),
-            replace(training, augmentation=Augmentation(crop=0)),
+            replace(training, augmentation=None),
             seed=seed,
             objective=SingleImageDistillation(teacher, normalise, imitation),
             cache_dir=cache_dir,

@@ -5,6 +5,7 @@ boxes between these two, interpolated linearly. There is no rotation and no shea
 """
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -115,6 +116,16 @@ class ClipGenerator:
     def __post_init__(self) -> None:
         checks.whole("frames", self.frames, 2)
         object.__setattr__(self, "_pyramid", Pyramid(self.image))
+
+    @property
+    def key(self) -> str:
+        """A text that changes when any clip would."""
+        pixels = self._pyramid.photographs.cpu().contiguous()  # type: ignore[attr-defined]
+        digest = sha256(
+            f"{tuple(pixels.shape)} {self.settings} {self.frames} {self.seed} ".encode()
+        )
+        digest.update(pixels.numpy())
+        return f"clips {digest.hexdigest()}"
 
     def parameters(self, numbers: range | Tensor) -> tuple[PatchParameters, Tensor]:
         """What was drawn for clips, and the boxes of their frames in the photograph (n, frames, 4).

@@ -64,16 +64,22 @@ class TrainingView:
         checks.between("threshold", self.threshold, 0, 255)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copy of images (n, channels, height, width) in [0, 1]."""
+        """Changed copy of images (n, channels, height, width) in [0, 1]; of clips (n, channels,
+        frames, height, width) all frames alike, and not their colours.
+        """
+        if x.dim() == 5:
+            return self._placed(x.flatten(1, 2), generator).unflatten(1, x.shape[1:3])
+        x = self._placed(x, generator)
+        if x.shape[1] == 3:
+            x = self._coloured(x, generator)
+        return self._solarised(x, generator)
+
+    def _placed(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.area is not None:
             x = resized_crops(x, self.area, self.size or x.shape[2], generator)
         if self.flip:
             x = random_flip(x, generator)
-        if self.padding:
-            x = random_crop(x, self.padding, generator, mode="constant")
-        if x.shape[1] == 3:
-            x = self._coloured(x, generator)
-        return self._solarised(x, generator)
+        return random_crop(x, self.padding, generator, mode="constant") if self.padding else x
 
     def _coloured(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if self.jitter_probability > 0:
