@@ -57,7 +57,6 @@ from smallnets.distill.single_image.mixing import (
 )
 from smallnets.distill.single_image.objective import (
     PUBLISHED,
-    PUBLISHED_TRAINING,
     Imitation,
     Normalise,
     SingleImageDistillation,
@@ -114,7 +113,6 @@ __all__ = [
     "MIXINGS",
     "NO_VIEW",
     "PUBLISHED",
-    "PUBLISHED_TRAINING",
     "Ascent",
     "ClassAccuracies",
     "ClipGenerator",
