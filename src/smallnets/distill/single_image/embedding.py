@@ -57,6 +57,8 @@ def embed(patches: Tensor, real: Tensor, method: str = "pca", seed: int = 0) -> 
     rows = torch.cat([patches, real]).detach().double().cpu()
     check_finite("features", rows)
     centred = rows - rows.mean(dim=0)
+    if rows.shape[1] < 2:
+        centred = torch.nn.functional.pad(centred, (0, 1))
     if method == "pca":
         places = _pca(centred)
     else:
@@ -70,14 +72,12 @@ def embed(patches: Tensor, real: Tensor, method: str = "pca", seed: int = 0) -> 
 
 
 def _pca(rows: Tensor) -> Tensor:
-    """Centred rows (n, features) along their two directions of largest variance, (n, 2)."""
-    width = max(2, rows.shape[1])
-    wide = torch.nn.functional.pad(rows, (0, width - rows.shape[1]))
-    _, vectors = torch.linalg.eigh(wide.T @ wide)
+    """Centred rows (n, features >= 2) along their two directions of largest variance, (n, 2)."""
+    _, vectors = torch.linalg.eigh(rows.T @ rows)
     axes = vectors[:, [-1, -2]]
     # A direction has no sign of its own: the largest entry of each is positive.
     largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
-    return wide @ (axes * largest.sign())
+    return rows @ (axes * largest.sign())
 
 
 def inside_hull(points: Tensor, others: Tensor) -> float:
