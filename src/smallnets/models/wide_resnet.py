@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from smallnets.checks import whole
 from smallnets.models.staged import StagedNetwork, blocks_per_stage, pooled_classifier
@@ -34,8 +35,8 @@ def wide_resnet(
         tensorflow: as the TensorFlow code of the augmented image prior (Asano & Saeed, 2023) has
             them, so that its weights can be loaded: the first block of *every* stage adds its
             branch to the activated input (which matters for k = 1), convolutions of stride 2 pad
-            below and to the right only, the norms' eps is 1e-3 and their momentum 0.01, and
-            weights start from He's normal distribution by fan-in.
+            below and to the right only (of even sizes), the norms' eps is 1e-3 and their momentum
+            0.01, and weights start from He's normal distribution by fan-in.
 
     Raises:
         ValueError: for a depth that is not 6n + 4, or a size below 1.
@@ -74,12 +75,22 @@ def wide_resnet(
     return network
 
 
+class SamePadding(nn.Module):
+    """TensorFlow's padding "same" of a 3x3 convolution of stride 2: a zero below and to the right,
+    and above and to the left only of odd sizes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h + 1 or 2, w + 1 or 2)."""
+        return functional.pad(x, (x.shape[3] % 2, 1, x.shape[2] % 2, 1))
+
+
 class PreActivationBlock(nn.Module):
     """x + conv(ReLU(norm(conv(ReLU(norm(x)))))).
 
     Where the width changes, x is replaced by a 1x1 convolution of the *activated* input
     ReLU(norm(x)); with `activated_sum` by the activated input itself where it does not. With
-    `pad_end` a convolution of stride 2 pads below and to the right only.
+    `pad_end` a convolution of stride 2 pads as `SamePadding` does.
     """
 
     def __init__(
@@ -95,9 +106,7 @@ class PreActivationBlock(nn.Module):
         self.activated_sum = activated_sum
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.relu1 = nn.ReLU()
-        self.pad: nn.ZeroPad2d | None = None
-        if pad_end and stride == 2:
-            self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.pad = SamePadding() if pad_end and stride == 2 else None
         padding = 1 if self.pad is None else 0
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
