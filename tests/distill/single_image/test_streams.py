@@ -8,6 +8,7 @@ import torch
 
 from smallnets.data import Batches, load
 from smallnets.distill import single_image as si
+from smallnets.distill.single_image import streams
 
 SMALL = si.PatchSettings(size=12)
 
@@ -105,6 +106,18 @@ def test_fresh_batches_never_repeat_and_follow_the_global_seed(picture):
     torch.manual_seed(1)
     batches.glance()  # takes no random numbers from the training
     assert torch.equal(torch.cat([x for x, _ in batches]), first)
+
+
+@pytest.mark.parametrize("ahead", [1, 20_000, 2**30])
+def test_batches_that_are_made_ahead_are_the_same(picture, monkeypatch, ahead):
+    monkeypatch.setattr(streams, "AHEAD", ahead)
+    made = si.PatchGenerator(picture, SMALL)
+    torch.manual_seed(3)
+    start = int(torch.randint(2**52, ()))
+    torch.manual_seed(3)
+    batches = [(255 * x).round() for x, _ in si.fresh_batches(made, 5, steps=9)]
+    assert [len(x) for x in batches] == [5] * 9
+    assert torch.equal(torch.cat(batches), made.take(range(start, start + 45)).float())
 
 
 def test_batches_have_a_name_that_says_what_is_in_them(picture):

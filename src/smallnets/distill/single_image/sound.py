@@ -235,7 +235,7 @@ class ExcerptGenerator:
         )[:, None]
         noise = self.settings.background * drawn[:, 6:7]
         mixture = share * first + (1 - share) * other
-        hiss = normals(self.seed + 1, ids, range(self.samples))
+        hiss = normals(self.seed, ids, range(1000, 1000 + self.samples))
         loud = 10 ** (between(drawn[:, 7:8], -1, 1) * self.settings.gain / 20)
         level = float(self.clip.square().mean().sqrt())
         return torch.from_numpy((loud * level * (mixture + noise * hiss)).astype(np.float32))

@@ -28,6 +28,9 @@ from smallnets.distill.single_image.settings import PUBLISHED_PATCHES, PatchSett
 from smallnets.storage import atomic_path, one_line, user_path
 
 
+AHEAD = 4 * 2**20  # bytes of batches that are made at a time: small batches cost twice as much
+
+
 class Generator(Protocol):
     """Whatever gives examples by their numbers, always the same ones."""
 
@@ -197,9 +200,13 @@ class _Fresh:
 
     def __iter__(self) -> Iterator[Tensor]:
         start = int(torch.randint(2**52, ()))
-        for step in range(self.steps):
-            begin = start + step * self.batch
-            yield self.generator.take(range(begin, begin + self.batch))
+        step, ahead = 0, 1
+        while step < self.steps:
+            end = min(step + ahead, self.steps)
+            made = self.generator.take(range(start + step * self.batch, start + end * self.batch))
+            yield from made.split(self.batch)
+            ahead = max(1, AHEAD // (made.nbytes // (end - step)))
+            step = end
 
 
 @dataclass(frozen=True, eq=False)
