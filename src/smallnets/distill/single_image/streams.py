@@ -27,7 +27,6 @@ from smallnets.distill.single_image.render import Pyramid, render_patches
 from smallnets.distill.single_image.settings import PUBLISHED_PATCHES, PatchSettings
 from smallnets.storage import atomic_path, one_line, user_path
 
-
 AHEAD = 4 * 2**20  # bytes of batches that are made at a time: small batches cost twice as much
 
 
