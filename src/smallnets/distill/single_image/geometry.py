@@ -36,8 +36,9 @@ def inverse_matrix(angle: Tensor, shear: Tensor, side: int) -> Tensor:
     Centres of pixels are half numbers, so that the square's centre is side / 2.
     """
     linear = inverse_affine(angle, shear)
-    centre = linear.new_full((2, 1), side / 2)
-    return torch.cat([linear, centre - linear @ centre], dim=2)
+    # Sums written out: products of matrices may round otherwise in another batch.
+    shift = side / 2 - linear.sum(dim=2) * (side / 2)
+    return torch.cat([linear, shift[:, :, None]], dim=2)
 
 
 def patch_to_box(parameters: PatchParameters, settings: PatchSettings) -> Tensor:
@@ -49,9 +50,8 @@ def patch_to_box(parameters: PatchParameters, settings: PatchSettings) -> Tensor
     down = 1 - 2 * parameters.flip.to(linear)
     begin = torch.full_like(down, settings.margin)
     start = torch.stack([begin, torch.where(parameters.flip, side - begin, begin)], dim=1)
-    shift = shift + linear @ start[:, :, None]
-    columns = torch.stack([linear[:, :, 0], linear[:, :, 1] * down[:, None], shift[:, :, 0]], dim=2)
-    return columns
+    shift = shift + (linear * start[:, None, :]).sum(dim=2, keepdim=True)
+    return torch.stack([linear[:, :, 0], linear[:, :, 1] * down[:, None], shift[:, :, 0]], dim=2)
 
 
 def box_to_photograph(boxes: Tensor, side: int, matrix: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def leaves(matrix: Tensor, size: int, side: float) -> Tensor:
     corners = matrix.new_tensor(
         [[first, first, 1], [first, last, 1], [last, first, 1], [last, last, 1]]
     )
-    places = matrix @ corners.T
+    places = (matrix[:, :, None, :] * corners).sum(dim=3)
     return ((places < 0) | (places >= side)).flatten(1).any(dim=1)
 
 
