@@ -20,6 +20,7 @@ from smallnets.data import Dataset, Recordings
 from smallnets.distill.single_image.chance import below, between, normals, uniforms
 
 FLOOR = 1e-5
+TOGETHER = 32  # excerpts that are made at a time: what fits into a core's cache
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,9 @@ class ExcerptGenerator:
         self.spectrogram = spectrogram
         self.seed = checks.whole("seed", seed, 0)
         self.samples = round(settings.seconds * spectrogram.rate)
+        # One long noise, of which each excerpt's background is a part.
+        long = range(1000, 1000 + max(2**16, 4 * self.samples))
+        self.noise = normals(self.seed, np.array([0]), long)[0].astype(np.float32)
         longest = int(np.ceil(self.samples * settings.stretch[1])) + 1
         if len(clip) < longest:
             raise ValueError(
@@ -224,7 +228,7 @@ class ExcerptGenerator:
         digest.update(self.clip.numpy())
         return f"excerpts {digest.hexdigest()}"
 
-    def waves(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
+    def waves(self, numbers: Sequence[int] | range | Tensor | np.ndarray) -> Tensor:
         """Excerpts float32 (n, samples)."""
         ids = np.asarray(numbers, dtype=np.int64)
         drawn = uniforms(self.seed, ids, range(10))
@@ -235,14 +239,17 @@ class ExcerptGenerator:
         )[:, None]
         noise = self.settings.background * drawn[:, 6:7]
         mixture = share * first + (1 - share) * other
-        hiss = normals(self.seed, ids, range(1000, 1000 + self.samples))
+        begin = below(drawn[:, 8], len(self.noise) - self.samples)
+        hiss = self.noise[begin[:, None] + np.arange(self.samples)]
         loud = 10 ** (between(drawn[:, 7:8], -1, 1) * self.settings.gain / 20)
         level = float(self.clip.square().mean().sqrt())
         return torch.from_numpy((loud * level * (mixture + noise * hiss)).astype(np.float32))
 
     def take(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
         """Spectrograms uint8 (n, 1, bands, frames), see `as_images`."""
-        return as_images(log_mel(self.waves(numbers), self.spectrogram))
+        ids = np.asarray(numbers, dtype=np.int64)
+        parts = [ids[start : start + TOGETHER] for start in range(0, len(ids), TOGETHER)]
+        return torch.cat([as_images(log_mel(self.waves(part), self.spectrogram)) for part in parts])
 
     def _cut(self, place: np.ndarray, speed: np.ndarray) -> np.ndarray:
         """Parts of the clip, resampled linearly, float64 (n, samples)."""
