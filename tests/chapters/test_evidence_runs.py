@@ -6,7 +6,8 @@ import pytest
 pytestmark = pytest.mark.chapters
 
 # Chapter: what makes a run of it short.
-SHORT = {}
+SHORT = {
+}
 
 
 def test_evidence_runs_at_a_tenth_of_its_length(notebook, start):
