@@ -16,7 +16,10 @@ from smallnets.data.files import npz_dataset
 from smallnets.data.groups import FINE_GROUPS, fine_groups
 from smallnets.data.load import load, names
 from smallnets.data.mixing import beta_share, blend
-from smallnets.data.photographs import photograph, photograph_names
+from smallnets.data.photographs import photograph, photograph_file, photograph_names
+from smallnets.data.recordings import Recordings, npz_clip, npz_recordings
+from smallnets.data.spoken_words import speak, spoken_clip, spoken_recordings
+from smallnets.data.synthetic_speech import synthetic_clip, synthetic_recordings
 from smallnets.data.training import TrainingData, as_batches
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Augmentation",
     "Batches",
     "Dataset",
+    "Recordings",
     "TrainingData",
     "TrainingImages",
     "as_batches",
@@ -35,9 +39,17 @@ __all__ = [
     "load",
     "mixup",
     "names",
+    "npz_clip",
     "npz_dataset",
+    "npz_recordings",
     "photograph",
+    "photograph_file",
     "photograph_names",
     "random_crop",
     "random_flip",
+    "speak",
+    "spoken_clip",
+    "spoken_recordings",
+    "synthetic_clip",
+    "synthetic_recordings",
 ]

@@ -11,5 +11,6 @@ __getattr__, __dir__ = entries(
         "distil": "similarity",
         "distill_from_ensemble": "fidelity",
         "match": "matching",
+        "distill_from_image": "single_image",
     },
 )
