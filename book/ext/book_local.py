@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 from types import FunctionType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from docutils import nodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
@@ -48,7 +48,7 @@ def allow_types_of_other_libraries(app, domain, node):
         return None
     if top != "smallnets":
         return importlib.util.find_spec(top) is not None or None
-    return isinstance(library_object(name), TypeVar) or None
+    return isinstance(library_object(name), TypeVar | ParamSpec) or None
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
