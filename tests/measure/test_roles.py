@@ -13,7 +13,8 @@ from smallnets.distill.similarity import measures as similarity_measures
 from smallnets.losses import kl_divergence
 from smallnets.quantize.genie import calibrate, quantize
 from smallnets.search.lana.tuning import tuning_loss
-from smallnets.studies.fidelity import StudentEvaluator, seen_images
+from smallnets.studies.fidelity.experiments import compared
+from smallnets.studies.fidelity.students import on_test, seen_images
 from smallnets.studies.genie.experiments import evaluate_quantised
 from smallnets.studies.networks import build_network
 from smallnets.training import TrainSettings
@@ -120,13 +121,14 @@ def logits_of(networks, images):
 
 def test_students_of_an_ensemble_are_judged_against_it(digits, networks):
     training = TrainSettings(epochs=1, batch_size=32)
-    found = StudentEvaluator(networks["teacher"], digits, training)(networks["student"])
+    viewed = seen_images(digits, training.view, 32, 600)
+    found = compared(networks["student"], networks["teacher"], on_test(digits), viewed)
     test = logits_of(networks, digits.normalise(digits.x_test))
-    seen = logits_of(networks, seen_images(digits, training.view, 32, 600))
+    seen = logits_of(networks, viewed)
     assert found["kl"] == pytest.approx(kl_by_hand(*test), rel=1e-5)
     assert found["train kl"] == pytest.approx(kl_by_hand(*seen), rel=1e-5)
     assert found["accuracy"] == measure.accuracy(test[1], digits.y_test)
-    assert found["teacher accuracy"] == measure.accuracy(test[0], digits.y_test)
+    assert found["train agreement"] == measure.agreement(*seen)
 
 
 def test_students_of_the_rooms_are_judged_on_test_images(digits, networks):

@@ -79,6 +79,7 @@ def test_only_what_reports_looks_at_test_images(path):
 
 
 def test_methods_look_at_test_images_in_their_diagnostics_only():
+    """Beside them, one function makes a data set of recordings, of both parts."""
     rooms = ("distill", "prune", "search", "quantize", "training", "deploy")
     found = {
         path.stem
@@ -86,7 +87,7 @@ def test_methods_look_at_test_images_in_their_diagnostics_only():
         for path in (LIBRARY / room).rglob("*.py")
         if readers(path.read_text())
     }
-    assert found == {"diagnostics"}
+    assert found == {"diagnostics", "sound"}
 
 
 @pytest.mark.parametrize(

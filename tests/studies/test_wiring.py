@@ -206,7 +206,8 @@ def test_corrupted_images_judge_the_students_of_the_comparison(digits, monkeypat
     monkeypatch.setattr(f"{place}.train_students", students)
     monkeypatch.setattr(f"{place}.measures", measures)
     weights = similarity.Weights(10, 10, 0.5, 4)
-    found = similarity.measure(digits, replace(settings, further=False), weights, 2)
+    settings = replace(settings, further=False)
+    found = similarity.measure(digits, settings, weights, 2)
     assert (found["accuracy"], found["corrupted accuracy"]) == ({"alone": 1}, {"alone": 2})
     assert judged[0] is digits
     assert judged[1].key == similarity.corrupted(digits, 0).key

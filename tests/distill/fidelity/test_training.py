@@ -17,7 +17,7 @@ from smallnets.distill.fidelity import (
     member_divergence,
     soft_cross_entropy,
 )
-from smallnets.studies.fidelity.experiments import build_network
+from smallnets.studies.networks import build_network
 from smallnets.training.checkpoint import weights_digest
 
 
