@@ -123,7 +123,7 @@ def test_cells_are_short_tagged_as_agreed_and_define_no_class(cells):
 
 def test_chapters_import_the_library_and_little_else(cells):
     allowed = {"smallnets", "dataclasses", "sys", "matplotlib", "numpy", "torch", "torchvision"}
-    allowed |= {"IPython"}  # sentences with numbers of the run
+    allowed |= {"IPython", "pandas"}  # sentences with numbers of the run, and tables
     imported = set()
     for cell in code_cells(cells):
         if "%pip" not in text_of(cell):
