@@ -43,11 +43,13 @@ def find_where_written(app, env, node, content):
 def allow_types_of_other_libraries(app, domain, node):
     """Types of other libraries, and type variables, have no page here: no warning for them."""
     name = node["reftarget"]
-    top, _, rest = name.partition(".")
-    if domain is None or domain.name != "py" or not rest:
+    if domain is None or domain.name != "py":
         return None
+    if "." not in name:  # as parameter specifications are written
+        name = f"{node.get('py:module')}.{name}"
+    top = name.partition(".")[0]
     if top != "smallnets":
-        return importlib.util.find_spec(top) is not None or None
+        return (top != "None" and importlib.util.find_spec(top) is not None) or None
     return isinstance(library_object(name), TypeVar | ParamSpec) or None
 
 

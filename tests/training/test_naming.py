@@ -266,24 +266,36 @@ def test_a_room_that_was_edited_has_another_name_at_once(monkeypatch):
     assert name_of(thing=fit) != before
 
 
+@pytest.fixture
+def computing_as_before(settings):
+    """PyTorch notes a precision under several words, and has to be told each of them to forget."""
+    before = place_of_training(settings, None)
+    holders = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    words = [(one, one.fp32_precision) for one in holders if hasattr(one, "fp32_precision")]
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for holder, word in words:
+        holder.fp32_precision = word
+    assert place_of_training(settings, None) == before, "other tests would be named anew"
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [("cudnn.deterministic", True), ("cudnn.allow_tf32", False), ("mkldnn.enabled", False)],
 )
-def test_how_exactly_torch_computes_counts(place, value, settings, monkeypatch):
+def test_how_exactly_torch_computes_counts(
+    place, value, settings, computing_as_before, monkeypatch
+):
     before = place_of_training(settings, None)
     holder, _, key = place.rpartition(".")
     monkeypatch.setattr(operator.attrgetter(holder)(torch.backends), key, value)
     assert place_of_training(settings, None) != before
 
 
-def test_the_precision_of_products_counts(settings):
+def test_the_precision_of_products_counts(settings, computing_as_before):
     before = place_of_training(settings, None)
     torch.set_float32_matmul_precision("high")
-    try:
-        assert place_of_training(settings, None) != before
-    finally:
-        torch.set_float32_matmul_precision("highest")
+    assert place_of_training(settings, None) != before
 
 
 def test_what_code_refers_to_is_found_in_functions_inside_it():
