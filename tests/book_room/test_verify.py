@@ -135,6 +135,14 @@ def test_other_questions_are_not_compared():
     ]
 
 
+def test_another_setting_is_caught_whatever_came_of_it():
+    made = {**record(), "settings": {"train": 100, "training": {"lr": 0.01, "epochs": 3}}}
+    other = copy.deepcopy(made)
+    assert problems({**other, "arithmetic": THERE}, made) == []
+    other["settings"]["training"]["lr"] = 0.1
+    assert problems(other, made) == ["settings/training/lr: 0.1 was run, 0.01 is stored"]
+
+
 def test_the_command_prints_what_differs_and_exits_with_1(tmp_path):
     stem = "02_similarity_preserving"
     (tmp_path / "chapters").mkdir()

@@ -34,6 +34,7 @@ def flattened(measurements: Any, name: str = "") -> Iterator[tuple[str, np.ndarr
 def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     """What a fresh record has otherwise than the stored one, a line each; none if it confirms it.
 
+    Other settings of the study than the stored ones are a difference, whatever came of them.
     With the stored record's arithmetic every number must agree to rounding, seed by seed. With
     another one, whole numbers must be the same, and where there are three seeds or more, the means
     over seeds must agree within their pooled standard error times Student's t at 99.9 %. Of many
@@ -43,10 +44,12 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     One or two seeds have no spread to speak of. Of the accuracies that have no more, half must be
     within 5 points of the stored ones, and nine tenths within 20.
     """
-    differ = [name for name in ALIKE if fresh.get(name) != stored.get(name)]
+    asked, kept = (_what_was_asked(record) for record in (fresh, stored))
+    differ = [name for name in kept.keys() | asked.keys() if asked.get(name) != kept.get(name)]
     if differ:
         return [
-            f"{name}: {fresh.get(name)} was run, {stored.get(name)} is stored" for name in differ
+            f"{name}: {asked.get(name)} was run, {kept.get(name)} is stored"
+            for name in sorted(differ)
         ]
     same = fresh.get("arithmetic") == stored.get("arithmetic")
     now, then = (dict(flattened(record["measurements"])) for record in (fresh, stored))
@@ -63,6 +66,18 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     if not same:
         found += _accuracies_of_few_seeds(now, then)
     return sorted(found)
+
+
+def _what_was_asked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record was asked for, and every setting of its study by name."""
+    return {name: record.get(name) for name in ALIKE} | _settings(record.get("settings"))
+
+
+def _settings(value: Any, name: str = "settings") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts = (_settings(part, f"{name}/{key}") for key, part in value.items())
+    return {key: one for part in parts for key, one in part.items()}
 
 
 def _accuracies_of_few_seeds(
