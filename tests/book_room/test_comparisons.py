@@ -73,6 +73,8 @@ def test_a_single_seed_decides_nothing():
     assert not single.exact
     assert single.row()["interval"] == [None, None]
     assert str(single) == "one: +80.0 points, one seed (open)"
+    pair = Comparison("two", [0.9, 0.8], [0.1, 0.2])
+    assert str(pair) == "two: +70.0 points, two seeds (open)", "an interval of two says nothing"
 
 
 def test_what_is_not_a_number_is_open_and_no_number_in_a_record():

@@ -90,7 +90,7 @@ def test_numbers_of_this_run_stand_below_those_that_decided():
     live = rows(Comparison("SP - alone", [0.3, 0.4], [0.2, 0.2]), OPEN)
     html = tables(rows(HOLDS, FAILS), {live[0]["claim"]: live[0]})
     assert html.count('class="live"') == 1
-    assert "this run: +15.0 [" in html
+    assert "this run: +15.0 points, two seeds" in html
 
 
 def test_a_picture_says_in_words_what_it_shows():

@@ -152,8 +152,9 @@ class Comparison:
         """Mean and interval in printed units, such as "+1.20 [+0.04, +2.36] points"."""
         if len(self.better) == 0:
             return "no seed"
-        if len(self.better) == 1:
-            return f"{self.mean / self.unit:+.1f}{self.suffix}, one seed"
+        if len(self.better) < 3 and not self.exact:  # an interval of two would say nothing
+            seeds = "one seed" if len(self.better) == 1 else "two seeds"
+            return f"{round(self.mean / self.unit, 1) + 0.0:+.1f}{self.suffix}, {seeds}"
         ends = self.interval(level)
         digits = self._digits(*ends)
         mean, low, high = (
