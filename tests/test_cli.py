@@ -193,6 +193,8 @@ def test_a_chapter_that_is_stored_again_keeps_what_was_said_before(workplace):
     assert done.returncode == 0, done.stderr
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["commit"] is None, "outside of a repository"
+    refused = smallnets("run", "02", "--scale", "evidence", "--store", cwd=workplace)
+    assert "evidence is stored for what is committed; there is no repository" in refused.stderr
     assert record["history"] == [
         {"rules": ["earlier"], "claims": [{"claim": "It works", "verdict": "partly"}]}
     ]

@@ -1,3 +1,4 @@
+import os
 from io import BytesIO
 from pathlib import Path
 from zipfile import ZipFile
@@ -153,6 +154,23 @@ def test_line_ends_of_a_checkout_do_not_change_the_digest(tmp_path, monkeypatch)
     assert digests[0] == digests[1]
     (tmp_path / "part.py").write_bytes(b"a = 1\nb = 3\n")
     assert source_digest("part.py") != digests[0]
+
+
+def test_a_file_that_was_written_after_the_import_has_a_digest_that_no_other_process_has(
+    tmp_path, monkeypatch
+):
+    """The process may run the old text or, reloaded, the new one; a fresh process runs the new."""
+    file = tmp_path / "part.py"
+    file.write_text("a = 1")
+    monkeypatch.setattr(storage, "SOURCE", tmp_path)
+    monkeypatch.setattr(storage, "WRITTEN", {file: file.stat().st_mtime_ns})
+    old = source_digest("part.py")
+    file.write_text("a = 2")
+    os.utime(file, ns=(0, 5))
+    edited = source_digest("part.py")
+    monkeypatch.setattr(storage, "WRITTEN", {file: 5})
+    fresh = source_digest("part.py")
+    assert len({old, edited, fresh}) == 3
 
 
 def test_one_line_is_one_line():

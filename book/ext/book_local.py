@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 from types import FunctionType
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from docutils import nodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
@@ -45,12 +45,12 @@ def allow_types_of_other_libraries(app, domain, node):
     name = node["reftarget"]
     if domain is None or domain.name != "py":
         return None
-    if "." not in name:  # as parameter specifications are written
-        name = f"{node.get('py:module')}.{name}"
-    top = name.partition(".")[0]
+    top, _, rest = name.partition(".")
+    if not rest:
+        return None
     if top != "smallnets":
-        return (top != "None" and importlib.util.find_spec(top) is not None) or None
-    return isinstance(library_object(name), TypeVar | ParamSpec) or None
+        return importlib.util.find_spec(top) is not None or None
+    return isinstance(library_object(name), TypeVar) or None
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):

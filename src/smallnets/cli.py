@@ -110,12 +110,11 @@ def run(
     results = Path(folder).parent / "book" / "results"
     if store:
         check_storing(scale, list(parameters))
-        changed = execution.uncommitted(Path(folder).parent) if scale == "evidence" else []
-        if changed:
-            raise ValueError(
-                f"evidence is stored for what is committed; commit {', '.join(changed)} first"
-            )
-    commit = execution.commit(Path(folder).parent)  # a later one is not what runs
+    changed = execution.uncommitted(Path(folder).parent)
+    commit = None if changed else execution.commit(Path(folder).parent)  # a later one does not run
+    if store and scale == "evidence" and commit is None:
+        missing = f"commit {', '.join(changed)} first" if changed else "there is no repository"
+        raise ValueError(f"evidence is stored for what is committed; {missing}")
     for one in written_chapters(numbers, Path(folder)):
         notebook = Path(folder) / one.notebook
         began = time.monotonic()

@@ -91,13 +91,15 @@ def test_no_seed_at_all_is_open_too():
     assert nothing.text() == "no seed"
 
 
-def test_counts_are_exact_and_measurements_without_spread_are_not_counts():
-    count = Comparison("bytes", [0.5, 0.5], [0.3, 0.3], margin=0.1)
-    assert count.exact
+def test_counts_are_declared_as_exact_and_measurements_without_spread_are_not_counts():
+    count = Comparison("bytes", [0.5, 0.5], [0.3, 0.3], margin=0.1, exact=True)
     assert count.interval(0.999) == pytest.approx((0.2, 0.2), abs=1e-15)
     assert count.outcome() == "holds"
     assert count.text() == "+20.0 points, exact"
-    assert not Comparison("steady", [0.5, 0.6], [0.3, 0.4]).exact
+    with pytest.raises(ValueError, match="bytes must be the same in every seed to be exact"):
+        Comparison("bytes", [0.5, 0.6], [0.3, 0.3], exact=True)
+    saturated = Comparison("both at 1", [1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    assert "exact" not in saturated.text(), "two networks that are right everywhere are no count"
 
 
 def test_a_difference_at_the_bound_itself_is_open():

@@ -121,7 +121,6 @@ def test_without_evidence_a_claim_is_not_yet_judged_beside_its_numbers():
     assert verdicts(table) == ["not yet judged"]
     assert "SP - alone" in table.data
     assert "as hoped" not in table.data
-    assert verdicts(claims_table(claims(), judged=False)) == ["not judged"]
     assert verdicts(claims_table(claims(), scale="smoke")) == ["not judged"]
 
 

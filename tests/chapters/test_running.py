@@ -25,7 +25,7 @@ def grey_file(tmp_path_factory):
 def test_every_cell_runs_at_the_scale_smoke(notebook, start):
     record = start(notebook, scale="smoke")
     assert record["measurements"]
-    assert {claim["verdict"] for claim in record["claims"]} == {"not judged"}
+    assert {claim["verdict"] for claim in record["claims"]} <= {"not judged", "not at this scale"}
     assert len(record["claims"]) >= 4
 
 

@@ -79,8 +79,10 @@ class Claim:
         return self.reasons.get(verdict, "")
 
     def row(self, level: float = 1 - ERROR, judged: bool = True) -> dict[str, Any]:
-        """The claim as a record holds it; without judgement its verdict is "not judged"."""
-        verdict = self.verdict(level) if judged else "not judged"
+        """The claim as a record holds it; without judgement its verdict is "not judged", unless it
+        is never judged here.
+        """
+        verdict = self.verdict(level) if judged or self.not_here else "not judged"
         compared = [comparison.row(level) for comparison in self.comparisons]
         return {
             "claim": self.text,
@@ -141,7 +143,7 @@ def definitions(claims: Sequence[Claim]) -> str:
                 "source": claim.source,
                 "judged": not claim.not_here,
                 "comparisons": [
-                    [one.name, *(repr(float(plain(bound))) for bound in one.bounds)]
+                    [one.name, one.exact, *(repr(float(plain(bound))) for bound in one.bounds)]
                     for one in claim.comparisons
                 ],
             }

@@ -40,15 +40,16 @@ class Comparison:
 
     Attributes:
         name: what is compared, such as "SP - alone".
-        better, worse: one value a seed, in the same order of seeds. A count or a size that is the
-            same in every one of two seeds or more is exact.
+        better, worse: one value a seed, in the same order of seeds.
         margin, at_most, band: in the unit of the values; at most one of them.
         unit: what one printed unit is worth (0.01: percentage points).
         suffix: printed after the numbers.
+        exact: both sides are counts or sizes that no chance touches, the same in every seed.
 
     Raises:
         ValueError: better and worse have different numbers of seeds, more than one of margin,
-            at_most and band is given, or the band is not above 0.
+            at_most and band is given, the band is not above 0, or what is said to be exact differs
+            between seeds.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Comparison:
     suffix: str = " points"
     at_most: float | None = None
     band: float | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if len(self.better) != len(self.worse):
@@ -74,6 +76,8 @@ class Comparison:
             )
         if self.band is not None:
             checks.above(f"band of {self.name!r}", self.band, 0)
+        if self.exact and any(len(set(side)) > 1 for side in (self.better, self.worse)):
+            raise ValueError(f"{self.name} must be the same in every seed to be exact")
 
     @property
     def differences(self) -> np.ndarray:
@@ -92,22 +96,16 @@ class Comparison:
             return -self.band, self.band
         return (-np.inf, self.at_most) if self.at_most is not None else (self.margin, np.inf)
 
-    @property
-    def exact(self) -> bool:
-        """Whether both sides are the same in every seed, as counts and sizes are."""
-        constant = [np.ptp(side) == 0 for side in (self.better, self.worse) if len(side) > 1]
-        return len(constant) == 2 and all(constant)
-
     def interval(self, level: float = ONE_COMPARISON) -> tuple[float, float]:
         """Ends of the two-sided interval for the mean difference at a level between 0 and 1.
 
         A single seed has an infinite one, an exact difference has one without width.
         """
         count = len(self.differences)
+        if self.exact and count > 0:
+            return self.mean, self.mean
         if count < 2:
             return -np.inf, np.inf
-        if self.exact:
-            return self.mean, self.mean
         error = float(self.differences.std(ddof=1)) / sqrt(count)
         half = quantile(level, count - 1) * error
         return self.mean - half, self.mean + half

@@ -97,7 +97,6 @@ def changed(evidence: Evidence, claims: Sequence[Claim], settings: Any) -> list[
 
 def claims_table(
     claims: Sequence[Claim],
-    judged: bool = True,
     *,
     scale: str = "small",
     evidence: Evidence | None = None,
@@ -109,8 +108,8 @@ def claims_table(
 
     Args:
         claims: of this run.
-        judged: False at the scale "smoke", where a verdict is "not judged".
-        scale: of this run; "evidence" and "paper" decide by themselves.
+        scale: of this run; "evidence" and "paper" decide by themselves, and at "smoke" a verdict is
+            "not judged".
         evidence: what `smallnets.book.evidence` found.
 
     Raises:
@@ -123,23 +122,19 @@ def claims_table(
     live = {row["claim"]: row for row in rows}
     if evidence is not None:
         stored = {row["claim"]: row for row in evidence.claims}
-        shown = [
-            stored.get(claim.text, _unjudged(row, claim, "not yet judged"))
-            for row, claim in zip(rows, claims, strict=True)
-        ]
+        shown = [stored.get(row["claim"], row) for row in _not_yet_judged(rows)]
         text = "Verdicts are those of the evidence"
+        if definitions(claims) != evidence.record["definitions"]:
+            text += ", whose claims have changed since"
         made = f"<p>{text}: {evidence}. Below them, the numbers of this run.</p>"
         return HTML(made + tables(shown, live))
-    word = "not judged" if scale == "smoke" or not judged else "not yet judged"
-    unjudged = [_unjudged(row, claim, word) for row, claim in zip(rows, claims, strict=True)]
-    return HTML(tables(unjudged))
+    return HTML(tables(rows if scale == "smoke" else _not_yet_judged(rows)))
 
 
-def _unjudged(row: Mapping[str, Any], claim: Claim, word: str) -> dict[str, Any]:
-    """A row with a word in the place of its verdict; what is never judged here says so already."""
-    if claim.not_here:
-        return {**row, "verdict": claim.verdict(), "reason": claim.not_here}
-    return {**row, "verdict": word}
+def _not_yet_judged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**row, "verdict": row["verdict"].replace("not judged", "not yet judged")} for row in rows
+    ]
 
 
 def side_by_side(

@@ -92,9 +92,9 @@ def _accuracies_of_few_seeds(
     if not apart:
         return []
     found = []
-    if (half := np.median(list(apart.values()))) > USUAL:
+    if not (half := np.median(list(apart.values()))) <= USUAL:  # not a number is far, too
         found.append(f"accuracy: of few seeds, half are {half:.2g} or more apart")
-    far = {name: distance for name, distance in apart.items() if distance > FAR}
+    far = {name: distance for name, distance in apart.items() if not distance <= FAR}
     if len(far) > len(apart) / 10:
         found += [f"{name}: {distance:.2g} apart" for name, distance in far.items()]
     return found

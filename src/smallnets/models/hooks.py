@@ -117,6 +117,7 @@ class Recorder:
         self._runs: dict[str, int] = {}
         self._depth = 0
         self._saved = False  # whether something was copied in this pass
+        self._written: set[str] = set()  # what an unwatched pass has overwritten
         self._handles: list[RemovableHandle] = []
         for around in dict.fromkeys(
             model.get_submodule(one) for name in names for one in ancestors(name)
@@ -158,6 +159,11 @@ class Recorder:
                     f"{name!r} must run once in a pass, to have one tensor to keep; "
                     f"it ran {self._runs[name]} times"
                 )
+            if name in self._written:
+                raise ValueError(
+                    f"the network wrote into the tensor kept of {name!r}, as it did not in passes "
+                    "before: run it again, it is watched now"
+                )
             if _version(self._kept[name]) != self._versions[name]:
                 raise ValueError(
                     f"the tensor kept of {name!r} has been overwritten; use it before changing it"
@@ -173,7 +179,7 @@ class Recorder:
     @property
     def _case(self) -> tuple[Any, ...]:
         """Passes of one case are taken to overwrite the same tensors."""
-        return self.side, self.names, self.model.training
+        return self.side, self.names, self.model.training, torch.is_grad_enabled()
 
     def _is_calm(self) -> bool:
         return self._case in CALM.get(self.model, ())
@@ -182,7 +188,8 @@ class Recorder:
         """After a pass: whether the next one has to be watched."""
         WATCHED.remove(self)
         calm = CALM.setdefault(self.model, set())
-        if self._saved or any(_version(x) != self._versions[n] for n, x in self._kept.items()):
+        self._written = {n for n, x in self._kept.items() if _version(x) != self._versions[n]}
+        if self._saved or self._written:
             calm.discard(self._case)
         elif whole and self._kept.keys() == set(self.names):
             calm.add(self._case)

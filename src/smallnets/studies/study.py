@@ -248,6 +248,12 @@ def by_seed(grid: Mapping[Condition, Sequence[Result]]) -> list[dict[Condition, 
     ]
 
 
+def by_measure(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Network -> measure -> number, turned over: measure -> network -> number."""
+    names = next(iter(found.values()))
+    return {name: {network: one[name] for network, one in found.items()} for name in names}
+
+
 def best_setting(results: Sequence[Measures], kind: str, measure: str = "accuracy") -> float:
     """The number of "KIND NUMBER" with the best mean over seeds, such as 0.1 for "lr" of "lr 0.1".
 

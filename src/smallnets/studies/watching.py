@@ -1,6 +1,7 @@
 """A training that is watched: how often the network is right, epoch by epoch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from smallnets.data import Dataset
 from smallnets.measure import evaluating
+from smallnets.training import TrainSettings, fit
+from smallnets.training.checkpoint import History
 from smallnets.training.loop import Batch
 
 SHOWN = 512  # test images of a training curve
@@ -45,3 +48,28 @@ class Watched:
 def watched(dataset: Dataset) -> Watched:
     """The objective of a training whose curve is shown; its test images choose nothing."""
     return Watched(dataset.normalise(dataset.x_test[:SHOWN]), dataset.y_test[:SHOWN])
+
+
+def train_watched(
+    network: nn.Module,
+    dataset: Dataset,
+    training: TrainSettings,
+    seed: int,
+    cache_dir: Path | None = None,
+    label: str = "network",
+) -> History:
+    """Train a network in place on the labels, and return the log that `curve` reads.
+
+    Args: as those of `smallnets.training.fit`.
+    """
+    return fit(
+        network, dataset, training, seed=seed, objective=watched(dataset), cache_dir=cache_dir,
+        label=label,
+    )  # fmt: skip
+
+
+def curve(history: History) -> dict[str, list[float]]:
+    """Shares of right answers in every epoch of a watched training, means over its steps: "train"
+    on the augmented images that it learns from, "test" on others.
+    """
+    return {part: [epoch[part] for epoch in history] for part in ("train", "test")}

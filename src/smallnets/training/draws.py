@@ -8,16 +8,16 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from inspect import signature
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from smallnets.training.settings import TrainSettings
+
 EPOCHS, GLOBAL = 0, 1  # what the numbers are for
+Train = TypeVar("Train", bound=Callable[..., Any])
 
 
 class Draws(Protocol):
@@ -75,10 +75,10 @@ def global_draws(device: torch.device) -> tuple[Draws, ...]:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of one epoch's order of images.
+    """Seed of one epoch's order of images, where an order runs on across epochs.
 
-    No generator of another epoch, seed or purpose starts from the same number, as happens to sums
-    and products of small numbers.
+    A hash: sums and products of small numbers meet, and then one epoch's order is that of another
+    seed's.
     """
     return _hashed(seed, epoch, EPOCHS)
 
@@ -116,17 +116,17 @@ def global_draws_kept() -> Iterator[None]:
             one.set_state(state)
 
 
-def leaving_global_draws(train: Callable[P, R]) -> Callable[P, R]:
-    """A training that leaves all global generators as they were.
+def leaving_global_draws(train: Train) -> Train:
+    """A training (model, data, settings, ...) that leaves all global generators as they were.
 
-    CUDA is started before if its `settings` train there: its generators have no state until then.
+    CUDA is started before if its settings train there: its generators have no state until then.
     """
 
     @wraps(train)
-    def kept(*given: P.args, **named: P.kwargs) -> R:
-        if signature(train).bind(*given, **named).arguments["settings"].accelerator == "cuda":
+    def kept(model: nn.Module, dataset: Any, settings: TrainSettings, **named: Any) -> Any:
+        if settings.accelerator == "cuda":
             torch.cuda.init()
         with global_draws_kept():
-            return train(*given, **named)
+            return train(model, dataset, settings, **named)
 
-    return kept
+    return cast(Train, kept)

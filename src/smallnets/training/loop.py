@@ -87,6 +87,7 @@ class Classification:
 
 
 @leaving_global_draws
+@a_batch_of_one_explained()
 def fit(
     model: nn.Module,
     dataset: TrainingData,
@@ -187,7 +188,7 @@ def fit(
             views = step.images if view is None else view(step.images, noise)
             if views.dim() == 4:
                 views = views.contiguous(memory_format=layout)
-            with fabric.autocast(), a_batch_of_one_explained():
+            with fabric.autocast():
                 terms = objective(trained, Batch(views, step.labels, step.which, noise))
             optimizer.zero_grad()
             fabric.backward(terms["loss"])

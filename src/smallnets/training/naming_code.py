@@ -227,6 +227,7 @@ def _name_function(namer: "Namer", function: types.FunctionType) -> None:
     home = function.__globals__.get("__name__", "")
     module, version = sys.modules.get(home), version_of_module(home)
     where = function.__code__.co_filename
+    found = references(function.__code__)
     if module is not None and version and getattr(module, "__file__", None) == where:
         # Made by a function of a package, which decides all but what is closed over.
         line = function.__code__.co_firstlineno if namer.numbers else ""
@@ -234,14 +235,13 @@ def _name_function(namer: "Namer", function: types.FunctionType) -> None:
         namer.put("code", function.__code__.co_code if namer.numbers else b"")
     else:
         _name_bytecode(namer, function.__code__)
-        _name_globals(namer, function)
+        _name_globals(namer, function, found)
     namer.name(function.__defaults__, "defaults")
     namer.name(function.__kwdefaults__, "defaults")
-    used = references(function.__code__).attributes
     for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         full = cell != types.CellType()
         whole = full and isinstance(cell.cell_contents, types.ModuleType)
-        name_reference(namer, cell.cell_contents if whole else cell, key, used)
+        name_reference(namer, cell.cell_contents if whole else cell, key, found.attributes)
     namer.attributes(dict(vars(function)))
 
 
@@ -296,8 +296,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def _name_globals(namer: "Namer", function: types.FunctionType) -> None:
-    found = references(function.__code__)
+def _name_globals(namer: "Namer", function: types.FunctionType, found: References) -> None:
     known = function.__globals__
     for key in found.globals:
         namer.put("global", key)

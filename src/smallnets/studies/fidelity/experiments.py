@@ -39,6 +39,7 @@ from smallnets.studies.fidelity.students import (
     training_of,
 )
 from smallnets.studies.fidelity.watching import Questions, thinned
+from smallnets.studies.study import by_measure
 from smallnets.training import observe
 
 LOOKED_AT = 600  # random training images on which train agreement is measured, at most
@@ -156,12 +157,6 @@ def measure(
         "alignment": alignment(own, teacher.network,
                                {STUDENT: trained[STUDENT].network, "twin": twin.network}),
     }  # fmt: skip
-
-
-def by_measure(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Student -> measure -> number, turned over."""
-    names = next(iter(found.values()))
-    return {name: {who: one[name] for who, one in found.items()} for name in names}
 
 
 def meet(student: nn.Module, teacher: nn.Module, dataset: Dataset) -> dict[str, float]:

@@ -30,9 +30,8 @@ from smallnets.storage import Arrays, kept_arrays, source_digest
 from smallnets.studies.genie.plan import SOURCES, Settings
 from smallnets.studies.networks import build_network
 from smallnets.studies.study import run_grid
-from smallnets.studies.watching import watched
-from smallnets.training import fit
-from smallnets.training.checkpoint import GROUND, cache_path
+from smallnets.studies.watching import curve, train_watched
+from smallnets.training.checkpoint import GROUND, History, cache_path
 
 METHODS = {
     "nearest": "nearest",
@@ -90,24 +89,17 @@ def train_teacher(
 def learning_curve(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, list[float]]:
-    """Shares of right answers in every epoch of `train_teacher`, means over its steps: "train" on
-    the augmented images that it learns from, "test" on others.
-    """
-    history = _trained(dataset, settings, seed, cache_dir)[1]
-    return {part: [epoch[part] for epoch in history] for part in ("train", "test")}
+    """How `train_teacher` went, see `smallnets.studies.watching.curve`."""
+    return curve(_trained(dataset, settings, seed, cache_dir)[1])
 
 
 def _trained(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> tuple[nn.Module, History]:
     of_cifar = settings.network.startswith("resnet-")
     stride = settings.stem_stride if of_cifar else 1
     network = build_network(settings.network, dataset, seed, stem_stride=stride)
-    history = fit(
-        network, dataset, settings.training, seed=seed, objective=watched(dataset),
-        cache_dir=cache_dir, label="network",
-    )  # fmt: skip
-    return network, history
+    return network, train_watched(network, dataset, settings.training, seed, cache_dir)
 
 
 def synthesize_images(

@@ -31,7 +31,7 @@ from smallnets.studies.importance.estimates import (
 )
 from smallnets.studies.importance.plan import Settings
 from smallnets.studies.networks import build_network, evaluate_accuracy
-from smallnets.studies.watching import watched
+from smallnets.studies.watching import curve, train_watched
 from smallnets.training import fit
 from smallnets.training.checkpoint import History
 
@@ -72,16 +72,7 @@ def _trained(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
 ) -> tuple[nn.Module, History]:
     network = start(dataset, settings, seed)
-    history = fit(
-        network,
-        dataset,
-        settings.training,
-        seed=seed,
-        objective=watched(dataset),
-        cache_dir=cache_dir,
-        label="network",
-    )
-    return network, history
+    return network, train_watched(network, dataset, settings.training, seed, cache_dir)
 
 
 def measure(
@@ -100,7 +91,7 @@ def measure(
     again = prune_and_tune(network, dataset, settings, seed, 1.0, found["oracle"], cache_dir)
     return {
         "accuracy": {WHOLE: whole, f"{WHOLE}, tuned": again["accuracy"]},
-        "curve": {part: [epoch[part] for epoch in history] for part in ("train", "test")},
+        "curve": curve(history),
         "scores": {
             name: {group: score.tolist() for group, score in found[name].items()} for name in SHOWN
         },

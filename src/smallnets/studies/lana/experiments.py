@@ -31,9 +31,10 @@ from smallnets.studies.lana.plan import LATENCIES, Settings, stored_table
 from smallnets.studies.networks import build_network
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.study import by_seed, every, run_grid
-from smallnets.studies.watching import watched
+from smallnets.studies.watching import curve, train_watched
 from smallnets.surgery import recalibrate
-from smallnets.training import fit, for_seeds, run_parallel, seeded
+from smallnets.training import for_seeds, run_parallel, seeded
+from smallnets.training.checkpoint import History
 
 SHARES = {"three quarters": 0.75, "half": 0.5, "third": 1 / 3}  # of the teacher's latency
 COMPARED = ("half", "third")  # budgets at which other methods choose, too
@@ -53,27 +54,24 @@ def train_member(
 def learning_curve(
     name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> dict[str, list[float]]:
-    """Shares of right answers in every epoch of `train_member`, means over its steps: "train" on
-    the augmented images that it learns from, "test" on others. A teacher from a file has none.
+    """How `train_member` went, see `smallnets.studies.watching.curve`. A teacher from a file has no
+    epochs.
     """
-    history = _member(name, dataset, settings, seed, cache_dir)[1]
-    return {part: [epoch[part] for epoch in history] for part in ("train", "test")}
+    return curve(_member(name, dataset, settings, seed, cache_dir)[1])
 
 
 def _member(
     name: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> tuple[nn.Module, History]:
     teaching, own = settings.teaching, teacher_seed(seed)
     network = build_network(name, dataset, own, **build_arguments(name))
     if name == settings.teacher and settings.published is not None:
         return read_weights(network, settings.published), []
     if name != settings.teacher:
         teaching = teaching.with_epochs(teaching.epochs + settings.tuning.epochs)
-    history = fit(
-        network, dataset, teaching, seed=own, objective=watched(dataset), cache_dir=cache_dir,
-        label=f"network-{name}",
-    )  # fmt: skip
-    return network, history
+    return network, train_watched(
+        network, dataset, teaching, own, cache_dir, label=f"network-{name}"
+    )
 
 
 def train_pool(
@@ -263,7 +261,7 @@ def search(
         "teacher": evaluate((0,) * len(pool.names)),
         "added": check_additivity(pool, score, evaluate, settings.sampled, generator),
         "found": found,
-        "race": race(half, len(pool.pairs), settings, evaluate, generator),
+        "race": race(half, found["half"]["diverse"]["loss"], len(pool.pairs), evaluate, generator),
         "space": pool.space,
         "fixed": fixed,
         "total": total,
@@ -409,8 +407,8 @@ def check_additivity(
 
 def race(
     programme: Programme,
+    solved: Sequence[float],
     scorings: int,
-    settings: Settings,
     evaluate: Evaluator,
     generator: np.random.Generator,
 ) -> dict[str, list[float]]:
@@ -418,15 +416,21 @@ def race(
 
     A score is counted as an evaluation, though only a part of a network runs for it: the programme
     has nothing to show before all scores are there.
+
+    Args:
+        programme: whose budgets the rivals keep.
+        solved: losses of its solutions, in their order.
+        scorings: evaluations that its scores took.
+        evaluate: measures networks.
+        generator: of the rivals.
     """
-    solved = [evaluate(one.choices)["loss"] for one in _diverse(programme, settings)]
     total = scorings + len(solved)
 
     def loss(choices: Choices) -> float:
         return evaluate(choices)["loss"]
 
     return {
-        "programme": [float("nan")] * scorings + solved,
+        "programme": [float("nan")] * scorings + [*solved],
         "evolution": [v for _, v in evolve(programme, loss, total, generator)],
         "random": [v for _, v in random_search(programme, loss, total, generator)],
     }

@@ -24,8 +24,8 @@ from smallnets.studies.layered.plan import Settings
 from smallnets.studies.layered.variants import JUDGED, VARIANTS
 from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.study import every, run_grid
-from smallnets.studies.watching import watched
-from smallnets.training import fit, for_seeds, run_parallel
+from smallnets.studies.watching import train_watched
+from smallnets.training import for_seeds, run_parallel
 from smallnets.training.checkpoint import History
 from smallnets.training.workers import threads
 
@@ -33,18 +33,11 @@ from smallnets.training.workers import threads
 def watch_float(
     dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
 ) -> tuple[nn.Module, History]:
-    """The float network of a seed, and its terms in every epoch, see `watching`."""
+    """The float network of a seed, and its log, see `smallnets.studies.watching.curve`."""
     network = build_network(settings.network, dataset, seed)
-    history = fit(
-        network,
-        dataset,
-        settings.training,
-        seed=seed,
-        objective=watched(dataset),
-        cache_dir=cache_dir,
-        label="float",
+    return network, train_watched(
+        network, dataset, settings.training, seed, cache_dir, label="float"
     )
-    return network, history
 
 
 def train_float(

@@ -18,9 +18,10 @@ from smallnets.distill.similarity.objective import DistillationObjective, Layers
 from smallnets.studies.networks import build_network, train_network
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.similarity.plan import Settings, Weights
-from smallnets.studies.study import Measures, best_setting
-from smallnets.studies.watching import watched
+from smallnets.studies.study import Measures, best_setting, by_measure
+from smallnets.studies.watching import curve, train_watched
 from smallnets.training import fit, observe, seeded
+from smallnets.training.checkpoint import History
 
 Objectives = Mapping[str, DistillationObjective]
 PUBLISHED_BATCH = 128  # the batch of the published weight of the similarity term
@@ -56,8 +57,9 @@ def methods(settings: Settings, weights: Weights) -> dict[str, DistillationObjec
 
 def compared(settings: Settings, weights: Weights) -> dict[str, DistillationObjective]:
     """All students of the comparison: the `methods`, and one for every other candidate weight."""
-    others = weighted(settings).items()
-    return methods(settings, weights) | {k: one for k, one in others if one.sp != weights.gamma}
+    chosen = methods(settings, weights)
+    known = {chosen[name].sp for name in ("SP", "SP published")}
+    return chosen | {k: one for k, one in weighted(settings).items() if one.sp not in known}
 
 
 def weighted(settings: Settings) -> dict[str, DistillationObjective]:
@@ -74,28 +76,22 @@ def learning_curves(
         "teacher, train" and so on: "train" on the augmented images that it learns from, "test" on
         others.
     """
-    histories = {
-        role: _watched(role, dataset, settings, seed, cache_dir)[1]
-        for role in ("teacher", "student")
-    }
     return {
-        f"{role}, {part}": [epoch[part] for epoch in history]
-        for role, history in histories.items()
-        for part in ("train", "test")
+        f"{role}, {part}": shares
+        for role in ("teacher", "student")
+        for part, shares in curve(_watched(role, dataset, settings, seed, cache_dir)[1]).items()
     }
 
 
 def _watched(
     role: str, dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None
-) -> tuple[nn.Module, list[dict[str, float]]]:
+) -> tuple[nn.Module, History]:
     name = settings.teacher if role == "teacher" else settings.student
     own = teacher_seed(seed) if role == "teacher" else seed
     network = build_network(name, dataset, own)
-    history = fit(
-        network, dataset, settings.training, seed=own, cache_dir=cache_dir,
-        objective=watched(dataset), label=f"{role}-{name}",
-    )  # fmt: skip
-    return network, history
+    return network, train_watched(
+        network, dataset, settings.training, own, cache_dir, label=f"{role}-{name}"
+    )
 
 
 def train_teacher(
@@ -228,23 +224,32 @@ def measure_further(
     With the batch the weight of the term changes in proportion, as the loss does the opposite, and
     the number of steps stays.
     """
+    objectives = compared(settings, weights)
+    teacher, students = train_students(dataset, objectives, settings, seed, cache_dir)
+    known = measures(
+        {"teacher": teacher, **{name: students[name] for name in ("alone", "SP")}},
+        dataset,
+        settings.training.batch_size,
+    )
     chosen = methods(settings, weights)
     variants = equal_start(ablations(weights.gamma), dataset, settings, seed, cache_dir)
-    variants = {"alone": chosen["alone"], "last stage, rows": chosen["SP"], **variants}
-    found = by_measure(compare(dataset, variants, settings, seed, cache_dir))
+    found = by_measure(
+        {
+            "alone": known["alone"],
+            "last stage, rows": known["SP"],
+            **compare(dataset, variants, settings, seed, cache_dir),
+        }
+    )
     batches = {}
     for size in settings.batch_sizes:
+        if size == settings.training.batch_size:
+            batches[str(size)] = by_measure(known)["accuracy"]
+            continue
         gamma = weights.gamma * size / settings.training.batch_size
         pair = {"alone": chosen["alone"], "SP": replace(chosen["SP"], sp=gamma)}
         results = compare(dataset, pair, settings, seed, cache_dir, batch_size=size)
         batches[str(size)] = by_measure(results)["accuracy"]
     return {"variants": found, "batches": batches}
-
-
-def by_measure(results: Measures) -> dict[str, dict[str, float]]:
-    """Measures turned over: measure -> network -> number."""
-    names = next(iter(results.values()))
-    return {name: {network: one[name] for network, one in results.items()} for name in names}
 
 
 def ablations(gamma: float) -> dict[str, DistillationObjective]:
@@ -334,15 +339,17 @@ def transfer(
     second = second.normalised_like(first)
 
     pretrained = {}
+    seeds = {"teacher": teacher_seed(seed), "student": seed}
     for role, name in (("teacher", settings.teacher), ("student", settings.student)):
         network = train_network(
-            name, first, settings.training, seed, cache_dir, label=f"first-task-{role}"
+            name, first, settings.training, seeds[role], cache_dir, label=f"first-task-{role}"
         )
-        pretrained[role] = with_classifier(network, second.num_classes, seed)
+        pretrained[role] = with_classifier(network, second.num_classes, seeds[role])
 
     teacher = pretrained["teacher"]
     tuning = settings.fine_tuning
-    fit(teacher, second, tuning, seed=seed, cache_dir=cache_dir, label="second-task-teacher")
+    own = seeds["teacher"]
+    fit(teacher, second, tuning, seed=own, cache_dir=cache_dir, label="second-task-teacher")
     students = {name: copy.deepcopy(pretrained["student"]) for name in objectives}
     distil(students, teacher, second, objectives, tuning, seed=seed, cache_dir=cache_dir)
     return measures({"teacher": teacher, **students}, second, settings.training.batch_size)
