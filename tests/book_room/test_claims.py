@@ -14,7 +14,7 @@ from smallnets.book.claims import common_level, counted, definitions, judge, rul
 ABOVE = Comparison("above", [0.5, 0.6, 0.7], [0.1, 0.2, 0.29])
 BELOW = Comparison("below", ABOVE.worse, ABOVE.better)
 OPEN = Comparison("open", [0.5, 0.6, 0.7], [0.6, 0.5, 0.71])
-EXACT = Comparison("bytes", [1.0, 1.0], [0.5, 0.5])
+EXACT = Comparison("bytes", [1.0, 1.0], [0.5, 0.5], exact=True)
 REASONS = {"partly": "in part", "contradicted": "no", "inconclusive": "who knows"}
 
 

@@ -312,7 +312,7 @@ def test_candidates_and_searches_start_from_the_seed(digits, monkeypatch):
         "sizes": {"macs": None, "parameters": None},
         "budgets": ({"half": 1.0}, 0.0, 1.0),
         "Programme": None,
-        "compare": {},
+        "compare": {"diverse": {"loss": []}},
         "race": None,
     }.items():
         monkeypatch.setattr(f"{place}.{name}", lambda *_, found=found, **__: found)

@@ -215,15 +215,15 @@ def test_cuda_is_started_before_its_generators_are_kept(settings, monkeypatch):
     monkeypatch.setattr(torch.cuda, "init", lambda: said.append("init"))
 
     @leaving_global_draws
-    def train(model, settings):
+    def train(model, dataset, settings):
         said.append(model)
         torch.rand(3)
 
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(1, settings)
-    train(2, settings=SimpleNamespace(accelerator="cuda"))
+    train(1, None, settings)
+    train(2, None, settings=SimpleNamespace(accelerator="cuda"))
     assert said == [1, "init", 2]
     assert torch.equal(torch.rand(3), expected)
 

@@ -225,7 +225,7 @@ def test_a_sibling_is_trained_as_long_as_teacher_and_tuning(prepared, monkeypatc
     dataset, settings = prepared
     seen = []
     monkeypatch.setattr(
-        "smallnets.studies.lana.experiments.fit",
+        "smallnets.studies.lana.experiments.train_watched",
         lambda *args, **kwargs: seen.append(args[2].epochs),
     )
     longer = replace(

@@ -235,6 +235,7 @@ def measure_further(
     variants = equal_start(ablations(weights.gamma), dataset, settings, seed, cache_dir)
     found = by_measure(
         {
+            "teacher": known["teacher"],
             "alone": known["alone"],
             "last stage, rows": known["SP"],
             **compare(dataset, variants, settings, seed, cache_dir),
