@@ -25,6 +25,22 @@ def test_pool_and_stream_hold_the_same_patches(picture):
     assert not torch.equal(si.patch_pool(picture, 50, SMALL, seed=3), pool)
 
 
+def test_pools_are_made_in_parts_of_so_many_bytes(picture, monkeypatch):
+    asked = []
+
+    class Counted(si.ClipGenerator):
+        def take(self, numbers):
+            asked.append(len(numbers))
+            return super().take(numbers)
+
+    made = Counted(picture, SMALL, frames=2)
+    monkeypatch.setattr(streams, "AHEAD", 3 * made.take(range(1)).nbytes)
+    asked.clear()
+    pool = si.pool_of(made, 7)
+    assert max(asked) == 3
+    assert torch.equal(pool, made.take(range(7)))
+
+
 def test_jpeg_changes_a_little(picture):
     plain = si.patch_pool(picture, 30)
     through = si.patch_pool(picture, 30, jpeg=True)

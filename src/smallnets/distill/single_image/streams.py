@@ -27,7 +27,7 @@ from smallnets.distill.single_image.render import Pyramid, render_patches
 from smallnets.distill.single_image.settings import PUBLISHED_PATCHES, PatchSettings
 from smallnets.storage import atomic_path, one_line, user_path
 
-AHEAD = 4 * 2**20  # bytes of batches that are made at a time: small batches cost twice as much
+AHEAD = 4 * 2**20  # bytes of examples that are made at a time: small batches cost twice as much
 
 
 class Generator(Protocol):
@@ -38,7 +38,7 @@ class Generator(Protocol):
         """A text that changes when any example would."""
 
     def take(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
-        """Examples uint8 (n, channels, height, width)."""
+        """Examples uint8 (n, channels, height, width); clips have frames before the height."""
 
 
 class PatchGenerator:
@@ -85,10 +85,11 @@ class PatchGenerator:
 
 
 def pool_of(generator: Generator, count: int, *, jpeg: bool = False) -> Tensor:
-    """The first `count` examples of a generator, uint8 (count, channels, height, width).
+    """The first `count` examples of a generator, uint8 (count, channels, height, width), or of
+    clips (count, channels, frames, height, width).
 
     Args:
-        generator: of patches or excerpts.
+        generator: of patches, clips or excerpts.
         count: 50,000 for CIFAR and 1,281,167 for ImageNet, as published.
         jpeg: whether they pass through JPEG files of quality 75, as the published pool does.
 
@@ -96,11 +97,13 @@ def pool_of(generator: Generator, count: int, *, jpeg: bool = False) -> Tensor:
         ValueError: fewer than one.
     """
     checks.whole("number of patches", count, 1)
-    parts = []
-    for start in range(0, count, 4096):
-        part = generator.take(range(start, min(start + 4096, count)))
-        parts.append(jpeg_round_trip(part) if jpeg else part)
-    return torch.cat(parts)
+    first = generator.take(range(1))
+    pool = first.new_empty(count, *first.shape[1:])
+    together = max(1, AHEAD // first.nbytes)
+    for start in range(0, count, together):
+        part = generator.take(range(start, min(start + together, count)))
+        pool[start : start + len(part)] = jpeg_round_trip(part) if jpeg else part
+    return pool
 
 
 def patch_pool(
