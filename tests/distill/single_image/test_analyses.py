@@ -78,6 +78,13 @@ def test_layers_are_like_their_own_and_less_like_others(net, picture):
     features = si.pooled_features(net, images, "stage2", batch_size=7)
     torch.testing.assert_close(features, si.pooled_features(net, images, "stage2"))
     assert features.shape == (50, 8)
+    grey_levels = (255 * images).round().to(torch.uint8)
+    torch.testing.assert_close(si.pooled_features(net, grey_levels, "stage2"), features)
+    layer = si.Normalise(torch.full((3,), 0.4), torch.full((3,), 0.2))
+    torch.testing.assert_close(
+        si.pooled_features(net, grey_levels, "stage2", layer),
+        si.pooled_features(net, images, "stage2", layer),
+    )
 
 
 def test_an_embedding_shows_what_the_patches_enclose():

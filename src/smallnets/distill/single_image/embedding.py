@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.batches import moved_to
+from smallnets.distill.single_image.streams import unit
 from smallnets.losses import check_finite
 from smallnets.measure import cka, evaluating
 from smallnets.models import FeatureTap
@@ -105,15 +106,16 @@ def pooled_features(
 
     Args:
         network: left in the mode in which it is.
-        images: (n, channels, height, width).
+        images: uint8 or floating point in [0, 1], (n, channels, height, width).
         layer: its dotted name; its output is (n, features) or (n, channels, height, width).
-        normalise: applied to every batch.
+        normalise: applied to every batch; without it uint8 images become numbers from 0 to 1.
         batch_size: images a pass.
     """
+    prepare = normalise or unit
     found = []
     with evaluating(network), torch.no_grad(), FeatureTap(network, (layer,)) as tap:
         for part in images.split(checks.whole("batch_size", batch_size, 1)):
-            network(moved_to(network, part if normalise is None else normalise(part)))
+            network(moved_to(network, prepare(part)))
             features = tap.features[layer].float()
             found.append((features.mean(dim=(2, 3)) if features.dim() == 4 else features).cpu())
     return torch.cat(found)
