@@ -23,7 +23,11 @@ def net():
 def test_mutual_information_lies_between_nothing_and_the_logarithm(n, classes, seed, scale):
     logits = scale * torch.randn(n, classes, generator=torch.Generator().manual_seed(seed))
     found = si.coverage_of_logits(logits)
-    assert 0 <= found.mutual_information <= math.log(classes) + 1e-9
+    assert found.mutual_information <= math.log(classes) + 1e-9
+    answers = logits.double().softmax(1)
+    distance = torch.special.xlogy(answers, answers / answers.mean(0)).sum(1)  # from the mean
+    assert found.mutual_information == pytest.approx(distance.mean().item(), abs=1e-9)
+    assert found.mean_entropy + found.mutual_information == pytest.approx(found.entropy_of_mean)
     assert found.histogram.sum() == n
     assert found.mean_probability.sum().item() == pytest.approx(1)
     assert 1 <= found.classes_hit <= min(n, classes)

@@ -139,7 +139,9 @@ def test_fewer_images_than_a_batch_are_taken_over_and_over(moments, shape):
     student = Watching()
     distill_from_image(student, Frames(), pool, moments, ask, settings, seed=0, steps=3)
     assert seen[-3:] == [16] * 3
-    with pytest.raises(ValueError, match=r"batch \(without steps\) must be between 1 and 5; got 16"):
+    with pytest.raises(
+        ValueError, match=r"batch \(without steps\) must be between 1 and 5; got 16"
+    ):
         distill_from_image(Frames(), Frames(), pool, moments, ask, settings, seed=0)
 
 
@@ -200,10 +202,39 @@ def test_clips_are_taken(picture):
 
 
 def test_published_settings():
-    assert si.PUBLISHED["small"] == si.Imitation()
-    assert si.PUBLISHED["large"].alpha == 1
-    assert si.PUBLISHED["video"].temperature == 5
-    assert all(not ask.squared for ask in si.PUBLISHED.values())
+    rows = {
+        name: (ask.loss, ask.temperature, ask.squared, ask.mixing, ask.alpha)
+        for name, ask in si.PUBLISHED.items()
+    }
+    assert rows == {
+        "small": ("kl", 8, False, "cutmix_reverse", 0.25),
+        "large": ("kl", 8, False, "cutmix", 1),
+        "video": ("kl", 5, False, "cutmix", 1),
+    }
+    small, large, video = (si.PUBLISHED[name].view for name in ("small", "large", "video"))
+    assert (small.flip, small.padding, small.area) == (True, 4, None)
+    assert (large.flip, large.padding, large.area, large.size) == (True, 0, (0.08, 1), 224)
+    assert (large.aspect, large.interpolation) == ((3 / 4, 4 / 3), "bicubic")
+    assert (large.jitter, large.jitter_probability) == ((0.4, 0.4, 0.4, 0.4), 0.8)
+    assert (large.grey_probability, large.solarise_probability) == (0.2, 0.2)
+    assert large.threshold == 128
+    assert (video.flip, video.padding, video.aspect) == (True, 0, (1, 1))
+    for view in (small, video):
+        shares = view.jitter_probability, view.grey_probability, view.solarise_probability
+        assert shares == (0, 0, 0)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 16, 16), (4, 3, 2, 16, 16)])
+def test_networks_are_tried_at_the_size_of_the_view(moments, shape):
+    class Fixed(Frames):
+        def forward(self, x):
+            assert x.shape[-2:] == (8, 8)
+            return super().forward(x)
+
+    pool = torch.randint(0, 256, (16, *shape[1:]), dtype=torch.uint8)
+    ask = si.Imitation(view=si.TrainingView(padding=0, area=(0.5, 1.0), size=8))
+    history = distill_from_image(Fixed(), Fixed(), pool, moments, ask, QUICK, seed=0)
+    assert len(history) == 2
 
 
 @pytest.mark.parametrize(

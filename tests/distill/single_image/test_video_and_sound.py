@@ -1,6 +1,8 @@
 """Fake clips of a photograph, and excerpts of a long sound."""
 
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +182,43 @@ def test_levels_and_mixtures_follow_the_settings():
     levels = 20 * (waves.square().mean(1).sqrt() / clip.square().mean().sqrt()).log10()
     assert stats.kstest(((levels + 12) / 24).numpy(), "uniform").pvalue > 0.001
     assert levels.abs().max() < 12.1
+
+
+def test_mixtures_and_backgrounds_follow_the_settings():
+    clip = torch.randn(40_000, generator=torch.Generator().manual_seed(0)) / 10
+    plain = si.ExcerptSettings(
+        seconds=0.25, gain=0.0, stretch=(1.0, 1.0), mixing_probability=0.0, background=0.0
+    )
+    level = clip.square().mean().sqrt()
+
+    def waves(**changes):
+        return si.ExcerptGenerator(clip, replace(plain, **changes)).waves(range(300)) / level
+
+    alone = waves()
+    torch.testing.assert_close(alone.square().mean(1), torch.ones(300))
+    mixed = waves(mixing_probability=1.0)
+    # Two parts of a clip of noise are nearly orthogonal: the share is the projection.
+    share = (mixed * alone).mean(1)
+    assert stats.kstest((2 * share - 1).numpy(), "uniform").statistic < 0.15
+    rest = (mixed - share[:, None] * alone).square().mean(1).sqrt()
+    torch.testing.assert_close(rest, 1 - share, atol=0.1, rtol=0)
+    some = (waves(mixing_probability=0.3) != alone).any(1)
+    assert some.float().mean() == pytest.approx(0.3, abs=0.08)
+    noise = (waves(background=0.5) - alone).square().mean(1).sqrt()
+    assert stats.kstest((noise / 0.5).numpy(), "uniform").statistic < 0.1
+
+
+def test_a_long_clip_is_measured_once_and_never_copied_whole():
+    clip = torch.linspace(-1, 1, 1_000_000)
+    made = si.ExcerptGenerator(clip, si.ExcerptSettings(seconds=0.25))
+    tracemalloc.start()
+    try:
+        waves = made.waves(range(3))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    made.level *= 2
+    torch.testing.assert_close(made.waves(range(3)), 2 * waves)
 
 
 def test_recordings_become_images_of_a_dataset():

@@ -24,7 +24,12 @@ from smallnets.distill.single_image.streams import (
     pool_batches,
     unit,
 )
-from smallnets.distill.single_image.views import CIFAR_VIEW, IMAGENET_VIEW, TrainingView
+from smallnets.distill.single_image.views import (
+    CIFAR_VIEW,
+    CLIP_VIEW,
+    IMAGENET_VIEW,
+    TrainingView,
+)
 from smallnets.measure import evaluating
 from smallnets.training import (
     Batch,
@@ -71,11 +76,12 @@ class Imitation:
         checks.above("alpha", self.alpha, 0)
 
 
-# What the published code asks for: images of 32 pixels (CIFAR), of 224 (ImageNet), and clips.
+# What the published code asks for: images of 32 pixels (CIFAR), of 256 (ImageNet), and clips; but
+# `TrainingView` says what the views of the last two do otherwise.
 PUBLISHED = {
     "small": Imitation(),
     "large": Imitation(mixing="cutmix", alpha=1.0, view=IMAGENET_VIEW),
-    "video": Imitation(temperature=5.0, mixing="cutmix", alpha=1.0, view=TrainingView(padding=0)),
+    "video": Imitation(temperature=5.0, mixing="cutmix", alpha=1.0, view=CLIP_VIEW),
 }
 
 
@@ -227,7 +233,7 @@ def _batches(patches: Generator | Batches | Tensor, batch: int, steps: int | Non
         return patches
     if not hasattr(patches, "take"):
         raise ValueError(
-            "patches must be a generator such as PatchGenerator, a pool of uint8 images, or Batches; "
+            "patches must be a generator of patches, a pool of uint8 images, or Batches; "
             f"got {type(patches).__name__}"
         )
     return fresh_batches(patches, batch, 100 if steps is None else steps)
