@@ -79,6 +79,11 @@ def test_layers_are_like_their_own_and_less_like_others(net, picture):
     assert all(value == pytest.approx(1) for value in own.values())
     found = si.layer_similarity(net, other, images, names)
     assert all(0 < value < 1 for value in found.values())
+    passes = []
+    handle = net.register_forward_hook(lambda *_: passes.append(1))
+    assert si.layer_similarity(net, other, images, names) == found
+    handle.remove()
+    assert len(passes) == 1  # for all layers
     features = si.pooled_features(net, images, "stage2", batch_size=7)
     torch.testing.assert_close(features, si.pooled_features(net, images, "stage2"))
     assert features.shape == (50, 8)

@@ -120,7 +120,8 @@ class TrainingView:
 CIFAR_VIEW = TrainingView()
 IMAGENET_VIEW = TrainingView(
     padding=0, area=(0.08, 1.0), size=224, interpolation="bicubic",
-    jitter=(0.4, 0.4, 0.4, 0.4), jitter_probability=0.8, grey_probability=0.2, solarise_probability=0.2,
+    jitter=(0.4, 0.4, 0.4, 0.4), jitter_probability=0.8,
+    grey_probability=0.2, solarise_probability=0.2,
 )  # fmt: skip
 CLIP_VIEW = TrainingView(padding=0, area=((160 / 229) ** 2, (160 / 183) ** 2), aspect=(1.0, 1.0))
 NO_VIEW = TrainingView(flip=False, padding=0)
