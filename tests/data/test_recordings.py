@@ -17,6 +17,7 @@ from smallnets.data import (
     spoken_words,
     synthetic_clip,
     synthetic_recordings,
+    synthetic_speech,
 )
 from smallnets.data.synthetic_speech import WORDS, spoken
 
@@ -35,7 +36,21 @@ def test_made_up_words_have_voices_of_their_own():
     assert not torch.equal(other.x_train, some.x_train)
 
 
-def test_a_clip_goes_on_and_has_no_word_of_the_classes():
+def test_a_clip_has_no_word_of_the_classes(monkeypatch):
+    said = []
+
+    def remembered(word, voice, rate):
+        said.append(word)
+        return np.full(100, 0.1, np.float32)
+
+    monkeypatch.setattr(synthetic_speech, "spoken", remembered)
+    synthetic_clip(300)
+    assert len(said) > 2000  # of 900 words
+    assert len(set(said)) > 700
+    assert set(said).isdisjoint(WORDS)
+
+
+def test_a_clip_goes_on():
     clip = synthetic_clip(4)
     assert clip.shape == (32_000,)
     assert torch.equal(clip, synthetic_clip(4))
@@ -65,6 +80,10 @@ def test_recordings_of_your_own(tmp_path, arrays):
     np.testing.assert_allclose(found.x_train.numpy(), arrays["x_train"] / 32768, rtol=1e-6)
     assert found.x_test.dtype == torch.float32
     assert found.class_names == ("0", "1", "2")
+    named = {"class_names": np.array(["a", "b", "c"]), "y_test": np.array([[0], [2]])}
+    np.savez(tmp_path / "named.npz", **(arrays | named))
+    assert npz_recordings(tmp_path / "named.npz").class_names == ("a", "b", "c")
+    assert npz_recordings(tmp_path / "named.npz").y_test.tolist() == [0, 2]
     assert found.rate == 8000
     np.savez(tmp_path / "clip.npz", wave=arrays["x_train"][0], rate=16000)
     wave, rate = npz_clip(tmp_path / "clip.npz")
@@ -77,10 +96,24 @@ def test_recordings_of_your_own(tmp_path, arrays):
     [
         ({"x_train": None}, "lacks x_train; it needs x_train, y_train"),
         ({"x_train": np.zeros(5)}, r"x_train must be int16 or floating point \(n, samples\)"),
-        ({"x_train": np.full((4, 9), np.nan)}, "x_train must be finite; got NaN"),
+        ({"x_train": np.zeros((4, 100), np.int32)}, r"must be int16 or .*; got int32 \(4, 100\)"),
+        ({"x_train": np.zeros((4, 100), np.int8)}, r"must be int16 or .*; got int8 \(4, 100\)"),
+        (
+            {"x_train": np.full((4, 9), np.nan)},
+            "x_train must be finite and from -1 to 1; got nan to nan",
+        ),
+        (
+            {"x_test": np.full((2, 100), -30.0)},
+            "x_test must be finite and from -1 to 1; got -30 to -30",
+        ),
         ({"x_test": np.zeros((2, 99))}, "of one length; got 100 and 99 samples"),
         ({"y_train": np.zeros(4)}, "y_train must be whole numbers"),
-        ({"y_test": np.array([0, 9])}, "labels in y_test must be from 0 to 2; got 0 to 9"),
+        ({"y_train": np.array([0, 3, 2, 0])}, "without gaps; the largest is 3 and there is no 1"),
+        ({"y_train": np.array([0, -1, 2, 1])}, "labels in y_train must be 0 or greater; got -1"),
+        ({"y_train": np.array([0, 1, 2])}, r"y_train must be int64 \(4,\)"),
+        ({"y_test": np.array([0, 9])}, "labels in y_test must be among the training labels, 0 to "),
+        ({"class_names": np.array(["a", "b"])}, "class_names must be 3 strings, one per class"),
+        ({"class_names": np.array([1, 2, 3])}, "class_names must be 3 strings, one per class"),
         ({"rate": np.array([1, 2])}, "rate must be one whole number"),
     ],
 )
@@ -97,7 +130,7 @@ def test_absent_and_broken_files_are_refused_in_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no recordings .*own.npz.*wave, rate"):
         npz_clip(tmp_path / "own.npz")
     (tmp_path / "own.npz").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match=r"own.npz cannot be read"):
+    with pytest.raises(ValueError, match=r"own.npz is no .npz file, or is damaged"):
         npz_clip(tmp_path / "own.npz")
 
 

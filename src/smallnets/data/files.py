@@ -1,5 +1,6 @@
-"""Your own images: a NumPy .npz file with four arrays."""
+"""Your own images: a NumPy .npz file with four arrays; and how such files are read and checked."""
 
+from collections.abc import Collection
 from pathlib import Path
 from zipfile import is_zipfile
 
@@ -42,44 +43,36 @@ def npz_dataset(file: str | Path, flips: bool = False) -> Dataset:
         raise FileNotFoundError(
             f"no data file {path}; expected an .npz file with {', '.join(KEYS)}"
         )
-    arrays = _arrays(path)
+    arrays = read_arrays(path, KEYS)
     train, test = (
-        (_images(path, f"x_{part}", arrays), _labels(path, f"y_{part}", arrays))
+        (_images(path, f"x_{part}", arrays), labels(path, f"y_{part}", arrays))
         for part in ("train", "test")
     )
     for part, (x, y) in (("train", train), ("test", test)):
         if len(x) != len(y):
             raise ValueError(f"{path}: x_{part} has {len(x)} images but y_{part} {len(y)} labels")
-    classes = int(train[1].max()) + 1
-    present = np.unique(train[1].numpy())
-    if len(present) < classes:
-        missing = int((present != np.arange(len(present))).argmax())
-        raise ValueError(
-            f"{path}: training labels must be 0 to the number of classes - 1 without gaps; "
-            f"the largest is {classes - 1} and there is no {missing}"
-        )
-    if int(test[1].max()) >= classes:
-        raise ValueError(
-            f"{path}: labels in y_test must be among the training labels, 0 to {classes - 1}; "
-            f"got {int(test[1].max())}"
-        )
-    names = _class_names(path, arrays, classes)
+    names = class_names(path, arrays, train[1], test[1])
     if bool((train[1].diff() >= 0).all()):
         train, test = _shuffled(*train), _shuffled(*test)
     return Dataset(f"npz:{path}", *train, *test, names, flips)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, needed: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file with these names, and `class_names` if it has them.
+
+    Raises:
+        ValueError: it is no .npz file, is damaged, or lacks one.
+    """
     if not is_zipfile(path):
         raise ValueError(f"{path} is no .npz file, or is damaged")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files if key in (*KEYS, "class_names")}
+            arrays = {key: archive[key] for key in archive.files if key in (*needed, "class_names")}
     except Exception as error:  # a damaged archive ends in whatever its bytes happen to mean
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
-    missing = [key for key in KEYS if key not in arrays]
+    missing = [key for key in needed if key not in arrays]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(KEYS)}")
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(needed)}")
     return arrays
 
 
@@ -110,8 +103,12 @@ def _images(path: Path, key: str, arrays: dict[str, np.ndarray]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> Tensor:
-    """One array of labels as int64 (n,)."""
+def labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> Tensor:
+    """One array of labels as int64 (n,).
+
+    Raises:
+        ValueError: they are no whole numbers from 0 on, (n,) or (n, 1), or there is none.
+    """
     array = arrays[key]
     given = f"{array.dtype} {array.shape}"
     if array.ndim == 2 and array.shape[1] == 1:
@@ -123,7 +120,28 @@ def _labels(path: Path, key: str, arrays: dict[str, np.ndarray]) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _class_names(path: Path, arrays: dict[str, np.ndarray], classes: int) -> tuple[str, ...]:
+def class_names(
+    path: Path, arrays: dict[str, np.ndarray], y_train: Tensor, y_test: Tensor
+) -> tuple[str, ...]:
+    """A name for each class that has training labels: those of the file, or the labels as text.
+
+    Raises:
+        ValueError: training labels with gaps, test labels beyond them, or names that are not one
+            string per class.
+    """
+    classes = int(y_train.max()) + 1
+    present = np.unique(y_train.numpy())
+    if len(present) < classes:
+        missing = int((present != np.arange(len(present))).argmax())
+        raise ValueError(
+            f"{path}: training labels must be 0 to the number of classes - 1 without gaps; "
+            f"the largest is {classes - 1} and there is no {missing}"
+        )
+    if int(y_test.max()) >= classes:
+        raise ValueError(
+            f"{path}: labels in y_test must be among the training labels, 0 to {classes - 1}; "
+            f"got {int(y_test.max())}"
+        )
     names = arrays.get("class_names")
     if names is None:
         return tuple(str(label) for label in range(classes))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from smallnets import checks
-from smallnets.storage import one_line, user_path
+from smallnets.data.files import class_names, labels, read_arrays
+from smallnets.storage import user_path
 
 KEYS = ("x_train", "y_train", "x_test", "y_test", "rate")
 
@@ -71,7 +72,7 @@ def npz_recordings(file: str | Path) -> Recordings:
 
     The file holds `x_train` and `x_test` (n, samples), int16 or floating point from -1 to 1,
     `y_train` and `y_test` (n,), whole numbers from 0, `rate` in samples a second, and optionally
-    `class_names`.
+    `class_names`. Labels and names are as in `npz_dataset`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,23 +80,13 @@ def npz_recordings(file: str | Path) -> Recordings:
     """
     path, arrays = _arrays(file, KEYS)
     waves = {part: _wave(path, f"x_{part}", arrays[f"x_{part}"], 2) for part in ("train", "test")}
-    labels = {}
-    for part in ("train", "test"):
-        found = arrays[f"y_{part}"]
-        if found.dtype.kind not in "iu" or found.ndim != 1 or len(found) == 0:
-            raise ValueError(
-                f"{path}: y_{part} must be whole numbers of shape (n,), n > 0; "
-                f"got {found.dtype} {found.shape}"
-            )
-        labels[part] = torch.from_numpy(found.astype(np.int64))
-    names = arrays.get("class_names")
-    count = int(labels["train"].max()) + 1
-    given = tuple(str(n) for n in range(count)) if names is None else tuple(names.tolist())
+    y_train, y_test = (labels(path, f"y_{part}", arrays) for part in ("train", "test"))
+    names = class_names(path, arrays, y_train, y_test)
+    rate = _rate(path, arrays["rate"])
     try:
         return Recordings(
-            f"npz:{path}", waves["train"], labels["train"], waves["test"], labels["test"], given,
-            _rate(path, arrays["rate"]),
-        )  # fmt: skip
+            f"npz:{path}", waves["train"], y_train, waves["test"], y_test, names, rate
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -116,28 +107,24 @@ def _arrays(file: str | Path, needed: tuple[str, ...]) -> tuple[Path, dict[str, 
     path = user_path(file)
     if not path.is_file():
         raise FileNotFoundError(f"no recordings {path}; expected an .npz file: {', '.join(needed)}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files if key in (*needed, "class_names")}
-    except Exception as error:  # a damaged archive ends in whatever its bytes happen to mean
-        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
-    missing = [key for key in needed if key not in arrays]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(needed)}")
-    return path, arrays
+    return path, read_arrays(path, needed)
 
 
 def _wave(path: Path, key: str, array: np.ndarray, dimensions: int) -> Tensor:
     shape = "(samples,)" if dimensions == 1 else "(n, samples)"
-    if array.ndim != dimensions or array.size == 0 or array.dtype.kind not in "if":
+    whole = array.dtype.kind == "i" and array.dtype.itemsize == 2
+    if array.ndim != dimensions or array.size == 0 or not (whole or array.dtype.kind == "f"):
         raise ValueError(
             f"{path}: {key} must be int16 or floating point {shape} and not empty; "
             f"got {array.dtype} {array.shape}"
         )
-    if array.dtype.kind == "i":
-        array = array / -float(np.iinfo(array.dtype).min)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: {key} must be finite; got NaN or infinity")
+    if whole:
+        array = array / 32768
+    elif not (array.min() >= -1 and array.max() <= 1):  # false for NaN too
+        raise ValueError(
+            f"{path}: floating-point waves in {key} must be finite and from -1 to 1; "
+            f"got {array.min():g} to {array.max():g}"
+        )
     return torch.from_numpy(array.astype(np.float32))
 
 

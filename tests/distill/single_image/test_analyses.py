@@ -23,7 +23,11 @@ def net():
 def test_mutual_information_lies_between_nothing_and_the_logarithm(n, classes, seed, scale):
     logits = scale * torch.randn(n, classes, generator=torch.Generator().manual_seed(seed))
     found = si.coverage_of_logits(logits)
-    assert 0 <= found.mutual_information <= math.log(classes) + 1e-9
+    assert found.mutual_information <= math.log(classes) + 1e-9
+    answers = logits.double().softmax(1)
+    distance = torch.special.xlogy(answers, answers / answers.mean(0)).sum(1)  # from the mean
+    assert found.mutual_information == pytest.approx(distance.mean().item(), abs=1e-9)
+    assert found.mean_entropy + found.mutual_information == pytest.approx(found.entropy_of_mean)
     assert found.histogram.sum() == n
     assert found.mean_probability.sum().item() == pytest.approx(1)
     assert 1 <= found.classes_hit <= min(n, classes)
@@ -75,9 +79,21 @@ def test_layers_are_like_their_own_and_less_like_others(net, picture):
     assert all(value == pytest.approx(1) for value in own.values())
     found = si.layer_similarity(net, other, images, names)
     assert all(0 < value < 1 for value in found.values())
+    passes = []
+    handle = net.register_forward_hook(lambda *_: passes.append(1))
+    assert si.layer_similarity(net, other, images, names) == found
+    handle.remove()
+    assert len(passes) == 1  # for all layers
     features = si.pooled_features(net, images, "stage2", batch_size=7)
     torch.testing.assert_close(features, si.pooled_features(net, images, "stage2"))
     assert features.shape == (50, 8)
+    grey_levels = (255 * images).round().to(torch.uint8)
+    torch.testing.assert_close(si.pooled_features(net, grey_levels, "stage2"), features)
+    layer = si.Normalise(torch.full((3,), 0.4), torch.full((3,), 0.2))
+    torch.testing.assert_close(
+        si.pooled_features(net, grey_levels, "stage2", layer),
+        si.pooled_features(net, images, "stage2", layer),
+    )
 
 
 def test_an_embedding_shows_what_the_patches_enclose():

@@ -185,6 +185,34 @@ def test_many_photographs_are_patchified_together():
         assert torch.bincount(source).min() > 10
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_large_photographs_are_not_copied_to_be_read(picture, count, monkeypatch):
+    from smallnets.distill.single_image import render
+
+    plain, read = F.grid_sample, []
+
+    def watched(images, *args, **kwargs):
+        read.append(images)
+        return plain(images, *args, **kwargs)
+
+    large = F.interpolate(picture[None].float(), (192, 256)).to(torch.uint8)
+    made = si.PatchGenerator(large.repeat(count, 1, 1, 1))
+    monkeypatch.setattr(render.F, "grid_sample", watched)
+    made.take(range(40))
+    own = {one.untyped_storage().data_ptr() for one in made.pyramid.levels.values()}
+    assert {one.untyped_storage().data_ptr() for one in read} <= own
+
+
+def test_the_photograph_itself_is_kept_once(picture):
+    pyramid = si.Pyramid(picture)
+    first = pyramid.level(0, "bicubic")
+    assert pyramid.level(0, "bilinear") is first
+    assert pyramid.level(0, "nearest") is first
+    assert pyramid.level(3, "nearest") is first
+    assert pyramid.level(3, "bilinear") is not first
+    assert pyramid.level(3, "bilinear") is not pyramid.level(3, "bicubic")
+
+
 def test_grey_patches_are_the_luma_of_coloured_ones(picture):
     coloured = si.patch_pool(picture, 20)
     grey = si.patch_pool(picture, 20, si.PatchSettings(channels=1))

@@ -1,6 +1,7 @@
 """CutMix, MixUp, light views and the distances between answers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,12 +60,16 @@ def test_share_zero_does_not_swap_whole_images():
 
 def test_clips_are_cut_across_all_frames(generator):
     x = torch.rand(4, 3, 5, 8, 10)
-    out, box = si.cutmix_clips(x, 1.0, generator)
-    assert torch.equal(
-        out[..., box.y1 : box.y2, box.x1 : box.x2],
-        x[box.partner][..., box.y1 : box.y2, box.x1 : box.x2],
-    )
-    assert (out == x).all(dim=2).any()
+    partners = torch.tensor([2, 3, 0, 1])
+    box = si.cut_box((8, 10), 0.75, (4, 5), partners)
+    assert (box.y1, box.y2, box.x1, box.x2) == (2, 6, 3, 7)
+    out, _ = si.cutmix_clips(x, box=box)
+    inside = torch.zeros(8, 10, dtype=torch.bool)
+    inside[2:6, 3:7] = True
+    assert torch.equal(out, torch.where(inside, x[partners], x))
+    drawn, box = si.cutmix_clips(x, 1.0, generator)
+    assert 0 < box.area < 80
+    assert torch.equal(si.cutmix_clips(x, box=box)[0], drawn)
     with pytest.raises(ValueError, match=r"clips have cutmix_clips"):
         si.cutmix_images(x, 1.0, generator)
     with pytest.raises(ValueError, match=r"clips must be \(batch, channels, frames"):
@@ -80,6 +85,24 @@ def test_mixup_is_the_reversed_batch_and_one_share(generator):
         si.mixup_images(x, share=2)
     with pytest.raises(ValueError, match="floating-point batch"):
         si.mixup_images(x.to(torch.uint8), generator)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 64, 64), (6, 3, 4, 64, 64)])
+def test_no_more_than_the_box_is_gathered(shape, monkeypatch):
+    x, gathered = torch.rand(shape), []
+    plain = torch.Tensor.__getitem__
+
+    def counted(self, which):
+        out = plain(self, which)
+        if isinstance(which, torch.Tensor):
+            gathered.append(out.numel())
+        return out
+
+    monkeypatch.setattr(torch.Tensor, "__getitem__", counted)
+    box = si.cut_box((64, 64), 0.9, (32, 32), torch.arange(5, -1, -1))
+    cut = si.cutmix_clips if x.dim() == 5 else si.cutmix_images
+    cut(x, box=box)
+    assert gathered == [x.numel() * box.area // 64**2]
 
 
 @pytest.mark.parametrize("alpha", [0, -1.0])
@@ -147,16 +170,65 @@ def test_bad_answers_are_refused_in_one_line(call, words):
 
 def test_light_views_keep_size_and_range(generator):
     x = torch.rand(40, 3, 16, 16)
-    for view in (si.CIFAR_VIEW, si.IMAGENET_VIEW, si.NO_VIEW):
+    for view, size in (
+        (si.CIFAR_VIEW, 16),
+        (si.CLIP_VIEW, 16),
+        (si.NO_VIEW, 16),
+        (si.IMAGENET_VIEW, 224),
+    ):
         seen = view(x, generator)
-        assert seen.shape == x.shape
+        assert seen.shape == (40, 3, size, size)
         assert seen.min() >= 0
         assert seen.max() <= 1
-    assert torch.equal(si.NO_VIEW(x, generator), x)
-    padded = si.CIFAR_VIEW(torch.ones(40, 3, 16, 16), generator)
-    assert (padded == 0).any()
+        assert torch.equal(seen, x) == (view is si.NO_VIEW)
     smaller = si.TrainingView(area=(0.2, 0.5), size=8)(x, generator)
     assert smaller.shape == (40, 3, 8, 8)
+
+
+def test_a_mirrored_window_of_the_padded_image(generator):
+    """An image whose grey level says where each pixel was."""
+    x = (1 + torch.arange(36.0)).view(1, 1, 6, 6).div(40).repeat(400, 1, 1, 1)
+    padded = F.pad(x[:1], [4, 4, 4, 4])
+    windows = [
+        one[..., top : top + 6, left : left + 6]
+        for one in (padded, F.pad(x[:1].flip(3), [4, 4, 4, 4]))
+        for top in range(9)
+        for left in range(9)
+    ]
+    same = (si.CIFAR_VIEW(x, generator)[:, None] == torch.stack(windows, dim=1)).flatten(2).all(2)
+    assert (same.sum(1) == 1).all()
+    found = same.double().argmax(dim=1)
+    assert len(found.unique()) > 0.8 * len(windows)
+    assert (found < 81).double().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_resized_crops_have_their_areas_and_shapes(generator):
+    """Images whose channels grow by one from edge to edge, downwards and to the right."""
+    x = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, 64)] * 2, indexing="ij"))
+    x = x.expand(500, 2, 64, 64)
+    for view, aspect in ((si.CLIP_VIEW, 1.001), (si.IMAGENET_VIEW, 1.4)):
+        view = replace(view, size=32, flip=False, solarise_probability=0.0)
+        seen = view(x, generator)
+        down = (seen[:, 0, 23, 16] - seen[:, 0, 8, 16]) * 63 / 15 / 2
+        across = (seen[:, 1, 16, 23] - seen[:, 1, 16, 8]) * 63 / 15 / 2
+        shares = down * across
+        assert shares.min() > view.area[0] - 0.01
+        assert shares.max() < view.area[1] + 0.03
+        assert shares.max() - shares.min() > 0.8 * (view.area[1] - view.area[0])
+        ratio = (across / down).log().abs().exp()
+        assert ratio.max() < aspect
+        assert ratio.max() > 0.9 * aspect
+    assert si.CLIP_VIEW.area == pytest.approx((0.488, 0.764), abs=0.001)
+
+
+def test_bicubic_crops_are_torch_s(generator):
+    x = torch.rand(3, 3, 8, 8)
+    whole = {"flip": False, "padding": 0, "area": (1.0, 1.0), "aspect": (1.0, 1.0), "size": 20}
+    for kind in ("bilinear", "bicubic"):
+        seen = si.TrainingView(interpolation=kind, **whole)(x, generator)
+        expected = F.interpolate(x, (20, 20), mode=kind).clamp(0, 1)
+        inner = (..., slice(4, 16), slice(4, 16))
+        torch.testing.assert_close(seen[inner], expected[inner], atol=1e-4, rtol=0)
 
 
 def test_all_frames_of_a_clip_are_mirrored_together(generator):
@@ -174,7 +246,7 @@ def test_grey_and_solarised_images(generator):
     assert (grey == grey[:, :1]).all()
     inverted = si.TrainingView(solarise_probability=1.0, **base)(x, generator)
     assert torch.equal(inverted, torch.where(x >= 128 / 255, 1 - x, x))
-    assert si.IMAGENET_VIEW(torch.rand(4, 1, 8, 8), generator).shape == (4, 1, 8, 8)
+    assert si.IMAGENET_VIEW(torch.rand(4, 1, 8, 8), generator).shape == (4, 1, 224, 224)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +258,11 @@ def test_grey_and_solarised_images(generator):
         ({"jitter": (0, 0, 0, 1)}, "jitter of hue must be between 0 and 0.5"),
         ({"grey_probability": 2}, "grey_probability must be between 0 and 1"),
         ({"threshold": 300}, "threshold must be between 0 and 255"),
+        ({"jitter": (0.1, 0.1)}, "jitter must be .brightness, contrast, saturation, hue."),
         ({"size": 0}, "size must be at least 1"),
+        ({"size": 8}, "size is that of a resized crop, which needs an area; got 8 and None"),
+        ({"aspect": (2.0, 1.0)}, "upper end of aspect must be between 2.0"),
+        ({"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic"),
     ],
 )
 def test_views_out_of_range_are_refused_in_one_line(changes, words):

@@ -32,6 +32,19 @@ def network(seed, classes=10, channels=3, width=4):
         return convnet(width, classes, channels, stem_stride=2)
 
 
+class Frames(nn.Module):
+    """The mean answer to the frames of a clip; of an image, the answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames = network(1)
+
+    def forward(self, x):
+        if x.dim() == 4:
+            return self.frames(x)
+        return self.frames(x.transpose(1, 2).flatten(0, 1)).view(len(x), -1, 10).mean(1)
+
+
 @pytest.fixture
 def moments():
     return si.Normalise(torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3]))
@@ -41,6 +54,7 @@ def test_normalised_as_the_teacher_s_data(digits):
     x = digits.x_test[:5]
     layer = si.Normalise(digits.mean, digits.std)
     torch.testing.assert_close(layer(x.float() / 255), digits.normalise(x))
+    torch.testing.assert_close(layer(x), digits.normalise(x))
     clip = torch.rand(2, 1, 4, 8, 8)
     torch.testing.assert_close(layer(clip)[:, :, 1], layer(clip[:, :, 1]))
 
@@ -100,10 +114,35 @@ def test_pool_stream_and_batches_of_a_user_s_own_are_taken(picture, moments, tmp
     for source in (pool, made, own):
         for _ in range(2):
             student = network(2)
-            distill_from_image(student, network(1), source, moments, ask, QUICK, seed=4, steps=4)
+            steps = None if source is own else 4
+            distill_from_image(
+                student, network(1), source, moments, ask, QUICK, seed=4, steps=steps
+            )
             ends.append(weights_digest(student.state_dict()))
     assert ends[::2] == ends[1::2]
     assert len(set(ends)) == 3
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 16, 16), (5, 3, 2, 16, 16)])
+def test_fewer_images_than_a_batch_are_taken_over_and_over(moments, shape):
+    pool = torch.randint(0, 256, shape, dtype=torch.uint8)
+    settings = QUICK.with_epochs(1)
+    ask = si.Imitation(mixing="none")
+    seen = []
+
+    class Watching(Frames):
+        def forward(self, x):
+            if self.training:
+                seen.append(len(x))
+            return super().forward(x)
+
+    student = Watching()
+    distill_from_image(student, Frames(), pool, moments, ask, settings, seed=0, steps=3)
+    assert seen[-3:] == [16] * 3
+    with pytest.raises(
+        ValueError, match=r"batch \(without steps\) must be between 1 and 5; got 16"
+    ):
+        distill_from_image(Frames(), Frames(), pool, moments, ask, settings, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["pool", "stream"])
@@ -154,27 +193,48 @@ def test_grey_images_and_other_sizes_are_taken(digits, picture):
 
 
 def test_clips_are_taken(picture):
-    class Clips(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.frames = network(1)
-
-        def forward(self, x):
-            return self.frames(x.transpose(1, 2).flatten(0, 1)).view(len(x), -1, 10).mean(1)
-
     made = si.ClipGenerator(picture, si.PatchSettings(size=16), frames=3)
     layer = si.Normalise(torch.full((3,), 0.45), torch.full((3,), 0.225))
     batches = si.fresh_batches(made, 4, steps=2)
     ask = si.PUBLISHED["video"]
-    history = distill_from_image(Clips(), Clips(), batches, layer, ask, QUICK, seed=0)
+    history = distill_from_image(Frames(), Frames(), batches, layer, ask, QUICK, seed=0)
     assert len(history) == 2
 
 
 def test_published_settings():
-    assert si.PUBLISHED["small"] == si.Imitation()
-    assert si.PUBLISHED["large"].alpha == 1
-    assert si.PUBLISHED["video"].temperature == 5
-    assert all(not ask.squared for ask in si.PUBLISHED.values())
+    rows = {
+        name: (ask.loss, ask.temperature, ask.squared, ask.mixing, ask.alpha)
+        for name, ask in si.PUBLISHED.items()
+    }
+    assert rows == {
+        "small": ("kl", 8, False, "cutmix_reverse", 0.25),
+        "large": ("kl", 8, False, "cutmix", 1),
+        "video": ("kl", 5, False, "cutmix", 1),
+    }
+    small, large, video = (si.PUBLISHED[name].view for name in ("small", "large", "video"))
+    assert (small.flip, small.padding, small.area) == (True, 4, None)
+    assert (large.flip, large.padding, large.area, large.size) == (True, 0, (0.08, 1), 224)
+    assert (large.aspect, large.interpolation) == ((3 / 4, 4 / 3), "bicubic")
+    assert (large.jitter, large.jitter_probability) == ((0.4, 0.4, 0.4, 0.4), 0.8)
+    assert (large.grey_probability, large.solarise_probability) == (0.2, 0.2)
+    assert large.threshold == 128
+    assert (video.flip, video.padding, video.aspect) == (True, 0, (1, 1))
+    for view in (small, video):
+        shares = view.jitter_probability, view.grey_probability, view.solarise_probability
+        assert shares == (0, 0, 0)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 16, 16), (4, 3, 2, 16, 16)])
+def test_networks_are_tried_at_the_size_of_the_view(moments, shape):
+    class Fixed(Frames):
+        def forward(self, x):
+            assert x.shape[-2:] == (8, 8)
+            return super().forward(x)
+
+    pool = torch.randint(0, 256, (16, *shape[1:]), dtype=torch.uint8)
+    ask = si.Imitation(view=si.TrainingView(padding=0, area=(0.5, 1.0), size=8))
+    history = distill_from_image(Fixed(), Fixed(), pool, moments, ask, QUICK, seed=0)
+    assert len(history) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,10 +255,10 @@ def test_imitations_out_of_range_are_refused_in_one_line(changes, words):
 def test_networks_and_patches_that_do_not_fit_are_refused_in_one_line(picture, moments, digits):
     made = si.PatchGenerator(picture, SMALL)
 
-    def call(student=None, teacher=None, patches=made, data=moments):
+    def call(student=None, teacher=None, patches=made, data=moments, steps=None):
         distill_from_image(
             student or network(2), teacher or network(1), patches, data, si.Imitation(), QUICK,
-            seed=0, steps=2,
+            seed=0, steps=steps,
         )  # fmt: skip
 
     with pytest.raises(ValueError, match="must have the same classes; got 10 and 7"):
@@ -210,8 +270,10 @@ def test_networks_and_patches_that_do_not_fit_are_refused_in_one_line(picture, m
         call(data=digits)
     with pytest.raises(ValueError, match="must be images from 0 to 1, not yet normalised"):
         call(patches=Batches([3 * torch.randn(4, 3, 16, 16)], labelled=False))
-    with pytest.raises(ValueError, match=r"patches must be a PatchGenerator, a pool .*; got str"):
+    with pytest.raises(ValueError, match=r"patches must be a generator .*; got str"):
         call(patches="photo")
+    with pytest.raises(ValueError, match="batches have their own steps, 1; got steps 2"):
+        call(patches=Batches([torch.rand(4, 3, 16, 16)], labelled=False), steps=2)
     with pytest.raises(ValueError, match="floating-point images"):
         call(patches=Batches([torch.rand(4, 3)], labelled=False))
     teacher = network(1)

@@ -25,6 +25,22 @@ def test_pool_and_stream_hold_the_same_patches(picture):
     assert not torch.equal(si.patch_pool(picture, 50, SMALL, seed=3), pool)
 
 
+def test_pools_are_made_in_parts_of_so_many_bytes(picture, monkeypatch):
+    asked = []
+
+    class Counted(si.ClipGenerator):
+        def take(self, numbers):
+            asked.append(len(numbers))
+            return super().take(numbers)
+
+    made = Counted(picture, SMALL, frames=2)
+    monkeypatch.setattr(streams, "AHEAD", 3 * made.take(range(1)).nbytes)
+    asked.clear()
+    pool = si.pool_of(made, 7)
+    assert max(asked) == 3
+    assert torch.equal(pool, made.take(range(7)))
+
+
 def test_jpeg_changes_a_little(picture):
     plain = si.patch_pool(picture, 30)
     through = si.patch_pool(picture, 30, jpeg=True)
@@ -44,6 +60,11 @@ def test_pools_are_kept_in_files(picture, tmp_path):
     pool = si.patch_pool(picture, 10, SMALL)
     si.save_pool(tmp_path / "pool.npz", pool)
     assert torch.equal(si.load_pool(tmp_path / "pool.npz", SMALL), pool)
+    si.save_pool(tmp_path / "pool", pool)
+    assert torch.equal(si.load_pool(tmp_path / "pool"), pool)
+    clips = si.pool_of(si.ClipGenerator(picture, SMALL, frames=2), 4)
+    si.save_pool(tmp_path / "clips.npz", clips)
+    assert torch.equal(si.load_pool(tmp_path / "clips.npz", SMALL), clips)
     with pytest.raises(
         ValueError, match=r"pool.npz: patches must be \(3, 32, 32\); got \(3, 12, 12"
     ):
@@ -65,10 +86,12 @@ def test_pools_of_nothing_are_refused_in_one_line(picture):
         si.patch_pool(picture, 0)
     with pytest.raises(ValueError, match="batch must be at least 1; got 0"):
         next(si.patch_stream(picture, 0))
-    with pytest.raises(ValueError, match="batch must be between 1 and 5; got 6"):
+    with pytest.raises(ValueError, match=r"batch \(without steps\) must be between 1 and 5; got 6"):
         si.pool_batches(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), 6)
     with pytest.raises(ValueError, match="a pool must be uint8"):
         si.pool_batches(torch.zeros(5, 3, 8, 8))
+    with pytest.raises(ValueError, match="steps must be at least 1; got 0"):
+        si.pool_batches(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), 2, 0)
 
 
 def test_the_official_script_leaves_fewer_files_than_asked_for():
@@ -96,6 +119,18 @@ def test_batches_of_a_pool_hold_each_patch_once(picture):
     assert all(label == 0 for _, labels in batches for label in labels)
 
 
+@pytest.mark.parametrize("shape", [(5, 1, 1, 1), (5, 1, 1, 1, 1)])
+def test_passes_over_a_small_pool_run_on_into_each_other(shape):
+    pool = torch.arange(5, dtype=torch.uint8).view(shape)
+    batches = si.pool_batches(pool, 8, steps=5)
+    assert batches.steps == 5
+    seen = [(255 * x).round() for x, _ in batches]
+    assert [x.shape for x in seen] == [(8, *shape[1:])] * 5
+    passes = torch.cat(seen).flatten().view(8, 5)
+    assert (passes.sort(dim=1).values == torch.arange(5)).all()
+    assert len(passes.unique(dim=0)) > 1
+
+
 def test_fresh_batches_never_repeat_and_follow_the_global_seed(picture):
     batches = si.fresh_batches(si.PatchGenerator(picture, SMALL), 8, steps=3)
     torch.manual_seed(1)
@@ -120,7 +155,7 @@ def test_batches_that_are_made_ahead_are_the_same(picture, monkeypatch, ahead):
     assert torch.equal(torch.cat(batches), made.take(range(start, start + 45)).float())
 
 
-def test_batches_have_a_name_that_says_what_is_in_them(picture):
+def test_batches_have_a_name_that_says_what_is_in_them(picture, monkeypatch):
     made = si.PatchGenerator(picture, SMALL)
     keys = {
         str(si.fresh_batches(made, 8).key),
@@ -132,6 +167,8 @@ def test_batches_have_a_name_that_says_what_is_in_them(picture):
         str(si.pool_batches(made.take(range(9)), 8).key),
     }
     assert len(keys) == 7
+    monkeypatch.setattr(streams, "source_digest", lambda *parts: "other code")
+    assert str(si.fresh_batches(made, 8).key) not in keys
     assert si.fresh_batches(made, 8).key == si.fresh_batches(made, 8).key
     assert si.fresh_batches(made, 8).without_labels().key == si.fresh_batches(made, 8).key
 

@@ -1,6 +1,8 @@
 """Fake clips of a photograph, and excerpts of a long sound."""
 
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from scipy import stats
 
 from smallnets.data import Recordings, synthetic_clip, synthetic_recordings
 from smallnets.distill import single_image as si
+from smallnets.distill.single_image import colour
+from smallnets.distill.single_image.render import TOGETHER
 
 QUICK = si.PatchSettings(size=12)
 
@@ -42,6 +46,7 @@ def test_clips_by_number_do_not_depend_on_their_batch(picture):
     assert clips.shape == (10, 3, 4, 12, 12)
     order = torch.tensor([7, 2, 9])
     assert torch.equal(made.take(order), clips[order])
+    assert torch.equal(made.take([3, 1]), clips[[3, 1]])
     drawn, boxes = made.parameters(range(10))
     square = drawn.initial.double()[:, None]
     assert (boxes[..., :2] >= square[..., :2] - 1e-9).all()
@@ -57,6 +62,49 @@ def test_colours_change_once_a_clip():
     assert len(clips[:, :, 0, 0, 0].unique(dim=0)) > 10
 
 
+def test_frames_are_read_in_parts_that_fit_into_memory(picture, monkeypatch):
+    plain, pixels = si.Pyramid.read, []
+
+    def read(self, places, *rest):
+        pixels.append(places.shape[:3].numel())
+        return plain(self, places, *rest)
+
+    monkeypatch.setattr(si.Pyramid, "read", read)
+    alike = si.PatchSettings(size=64, inverse_scale=(1.0, 1.0), aspect=(1.0, 1.0))
+    made = si.ClipGenerator(picture, alike, frames=16)
+    made.take(range(3))
+    assert sum(pixels) == 3 * 16 * 128**2
+    assert max(pixels) <= TOGETHER * 32**2
+    pixels.clear()
+    box = torch.tensor([[0.0, 0, 50, 50]] * 3)
+    si.fake_clip(picture, box, box, 16, 64)
+    assert sum(pixels) == 3 * 16 * 128**2
+    assert max(pixels) <= TOGETHER * 32**2
+
+
+def test_clips_of_many_photographs_and_without_colour(picture):
+    shades = torch.arange(40, 240, 20, dtype=torch.uint8)
+    images = shades[:, None, None, None].expand(10, 3, 48, 48)
+    settings = si.PatchSettings(size=12, jitter_probability=0.0)
+    made = si.ClipGenerator(images, settings, frames=3)
+    source = made.parameters(range(60))[0].source
+    assert len(source.unique()) == 10
+    assert (made.take(range(60)) == shades[source][:, None, None, None, None]).all()
+    coloured = si.ClipGenerator(picture, QUICK, frames=3).take(range(4))
+    grey = si.ClipGenerator(picture, si.PatchSettings(size=12, channels=1), frames=3)
+    assert grey.take(range(4)).shape == (4, 1, 3, 12, 12)
+    luma = colour.grey(coloured.flatten(2, 3).float()).view(4, 1, 3, 12, 12)
+    assert (grey.take(range(4)).float() - luma).abs().max() <= 1.5
+
+
+def test_the_contrast_of_a_clip_has_the_exact_mean():
+    """Its pixels sum to more than the whole numbers of float32."""
+    levels = torch.full((16 * 160 * 160,), 127.0)
+    levels[: len(levels) // 2 - 1] = 128  # one less than a half: 127.4999976
+    image = levels.view(1, 1, -1, 160).repeat(1, 3, 1, 1)
+    assert (colour.contrast(image, torch.zeros(1, 1, 1, 1)) == 127).all()
+
+
 def test_bad_clips_are_refused_in_one_line(picture):
     box = torch.tensor([0.0, 0, 8, 8])
     with pytest.raises(ValueError, match="frames must be at least 2; got 1"):
@@ -67,6 +115,10 @@ def test_bad_clips_are_refused_in_one_line(picture):
         si.interpolate_boxes(box, box[:3], 4)
     with pytest.raises(ValueError, match="frames must be at least 2"):
         si.ClipGenerator(picture, QUICK, frames=1)
+    with pytest.raises(ValueError, match="seed must be at least 0; got -1"):
+        si.ClipGenerator(picture, QUICK, seed=-1)
+    with pytest.raises(ValueError, match="the photograph is too small"):
+        si.ClipGenerator(torch.zeros(3, 3, 9), QUICK)
 
 
 def test_a_tone_stands_in_its_band():
@@ -130,6 +182,43 @@ def test_levels_and_mixtures_follow_the_settings():
     levels = 20 * (waves.square().mean(1).sqrt() / clip.square().mean().sqrt()).log10()
     assert stats.kstest(((levels + 12) / 24).numpy(), "uniform").pvalue > 0.001
     assert levels.abs().max() < 12.1
+
+
+def test_mixtures_and_backgrounds_follow_the_settings():
+    clip = torch.randn(40_000, generator=torch.Generator().manual_seed(0)) / 10
+    plain = si.ExcerptSettings(
+        seconds=0.25, gain=0.0, stretch=(1.0, 1.0), mixing_probability=0.0, background=0.0
+    )
+    level = clip.square().mean().sqrt()
+
+    def waves(**changes):
+        return si.ExcerptGenerator(clip, replace(plain, **changes)).waves(range(300)) / level
+
+    alone = waves()
+    torch.testing.assert_close(alone.square().mean(1), torch.ones(300))
+    mixed = waves(mixing_probability=1.0)
+    # Two parts of a clip of noise are nearly orthogonal: the share is the projection.
+    share = (mixed * alone).mean(1)
+    assert stats.kstest((2 * share - 1).numpy(), "uniform").statistic < 0.15
+    rest = (mixed - share[:, None] * alone).square().mean(1).sqrt()
+    torch.testing.assert_close(rest, 1 - share, atol=0.1, rtol=0)
+    some = (waves(mixing_probability=0.3) != alone).any(1)
+    assert some.float().mean() == pytest.approx(0.3, abs=0.08)
+    noise = (waves(background=0.5) - alone).square().mean(1).sqrt()
+    assert stats.kstest((noise / 0.5).numpy(), "uniform").statistic < 0.1
+
+
+def test_a_long_clip_is_measured_once_and_never_copied_whole():
+    clip = torch.linspace(-1, 1, 1_000_000)
+    made = si.ExcerptGenerator(clip, si.ExcerptSettings(seconds=0.25))
+    tracemalloc.start()
+    try:
+        waves = made.waves(range(3))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    made.level *= 2
+    torch.testing.assert_close(made.waves(range(3)), 2 * waves)
 
 
 def test_recordings_become_images_of_a_dataset():

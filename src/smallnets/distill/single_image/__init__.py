@@ -104,10 +104,17 @@ from smallnets.distill.single_image.video import (
     fake_clip_reference,
     interpolate_boxes,
 )
-from smallnets.distill.single_image.views import CIFAR_VIEW, IMAGENET_VIEW, NO_VIEW, TrainingView
+from smallnets.distill.single_image.views import (
+    CIFAR_VIEW,
+    CLIP_VIEW,
+    IMAGENET_VIEW,
+    NO_VIEW,
+    TrainingView,
+)
 
 __all__ = [
     "CIFAR_VIEW",
+    "CLIP_VIEW",
     "IMAGENET_VIEW",
     "LOSSES",
     "MIXINGS",

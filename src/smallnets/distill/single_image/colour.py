@@ -26,10 +26,10 @@ def brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Blend with the image's mean luma, a whole number as in PIL."""
-    # Sums of whole numbers are exact in any order.
+    # Sums of whole numbers are exact in any order; those of a clip's pixels need more than float32.
     luma = grey(images).round_().flatten(1)
-    mean = (luma.sum(dim=1) / luma.shape[1] + 0.5).floor_().view(-1, 1, 1, 1)
-    return _blend(images, mean, factors)
+    mean = (luma.sum(dim=1, dtype=torch.float64) / luma.shape[1] + 0.5).floor_()
+    return _blend(images, mean.to(images).view(-1, 1, 1, 1), factors)
 
 
 def saturation(images: Tensor, factors: Tensor) -> Tensor:

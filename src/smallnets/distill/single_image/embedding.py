@@ -2,7 +2,7 @@
 (analyses 4 and 6).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.batches import moved_to
+from smallnets.distill.single_image.streams import unit
 from smallnets.losses import check_finite
 from smallnets.measure import cka, evaluating
 from smallnets.models import FeatureTap
@@ -105,18 +106,32 @@ def pooled_features(
 
     Args:
         network: left in the mode in which it is.
-        images: (n, channels, height, width).
+        images: uint8 or floating point in [0, 1], (n, channels, height, width).
         layer: its dotted name; its output is (n, features) or (n, channels, height, width).
-        normalise: applied to every batch.
+        normalise: applied to every batch; without it uint8 images become numbers from 0 to 1.
         batch_size: images a pass.
     """
-    found = []
-    with evaluating(network), torch.no_grad(), FeatureTap(network, (layer,)) as tap:
+    return _pooled(network, images, (layer,), normalise, batch_size)[layer]
+
+
+def _pooled(
+    network: nn.Module,
+    images: Tensor,
+    layers: Collection[str],
+    normalise: Callable[[Tensor], Tensor] | None,
+    batch_size: int = 250,
+) -> dict[str, Tensor]:
+    """`pooled_features` of several layers, in one pass over the images."""
+    prepare = normalise or unit
+    found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    with evaluating(network), torch.no_grad(), FeatureTap(network, tuple(found)) as tap:
         for part in images.split(checks.whole("batch_size", batch_size, 1)):
-            network(moved_to(network, part if normalise is None else normalise(part)))
-            features = tap.features[layer].float()
-            found.append((features.mean(dim=(2, 3)) if features.dim() == 4 else features).cpu())
-    return torch.cat(found)
+            network(moved_to(network, prepare(part)))
+            for layer, parts in found.items():
+                features = tap.features[layer].float()
+                pooled = features.mean(dim=(2, 3)) if features.dim() == 4 else features
+                parts.append(pooled.cpu())
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
 
 
 def layer_similarity(
@@ -130,15 +145,10 @@ def layer_similarity(
 
     Args:
         one, other: such as student and teacher, or two students.
-        images: (n, channels, height, width), n >= 3.
+        images: uint8 or floating point in [0, 1], (n, channels, height, width), n >= 3.
         layers: layer of the first -> layer of the second.
         normalise: applied to every batch.
     """
-    return {
-        mine: cka(
-            pooled_features(one, images, mine, normalise),
-            pooled_features(other, images, theirs, normalise),
-            "linear",
-        )
-        for mine, theirs in layers.items()
-    }
+    ours = _pooled(one, images, layers.keys(), normalise)
+    others = _pooled(other, images, layers.values(), normalise)
+    return {mine: cka(ours[mine], others[theirs], "linear") for mine, theirs in layers.items()}

@@ -77,8 +77,6 @@ def cutmix_images(
         ValueError: a batch of another shape (clips have `cutmix_clips`), an alpha that is not above
             0, an unknown partner, or neither a generator nor a box.
     """
-    checks.above("alpha", alpha, 0)
-    checks.one_of("partner", partner, PARTNERS)
     if x.dim() != 4 or len(x) == 0:
         raise ValueError(
             "images must be (batch, channels, height, width) and not empty; "
@@ -99,8 +97,6 @@ def cutmix_clips(
     (The published video code gives clips to the function for images, which then cuts frames x rows
     across the full width.)
     """
-    checks.above("alpha", alpha, 0)
-    checks.one_of("partner", partner, PARTNERS)
     if x.dim() != 5 or len(x) == 0:
         raise ValueError(
             "clips must be (batch, channels, frames, height, width) and not empty; "
@@ -151,11 +147,13 @@ def mixed(x: Tensor, mixing: str, alpha: float, generator: torch.Generator) -> T
 def _cut(
     x: Tensor, alpha: float, generator: torch.Generator | None, box: CutBox | None, partner: str
 ) -> tuple[Tensor, CutBox]:
+    checks.above("alpha", alpha, 0)
+    checks.one_of("partner", partner, PARTNERS)
     if box is None:
         box = draw_box(tuple(x.shape), alpha, _needed(generator), partner)
     out = x.clone()
     inside = (..., slice(box.y1, box.y2), slice(box.x1, box.x2))
-    out[inside] = x[box.partner.to(x.device)][inside]
+    out[inside] = x[inside][box.partner.to(x.device)]
     return out, box
 
 

@@ -18,8 +18,18 @@ from smallnets.batches import Batches
 from smallnets.data import Dataset
 from smallnets.distill.single_image.losses import LOSSES, agreement_rate, imitation_loss
 from smallnets.distill.single_image.mixing import MIXINGS, mixed
-from smallnets.distill.single_image.streams import PatchGenerator, fresh_batches, pool_batches
-from smallnets.distill.single_image.views import CIFAR_VIEW, IMAGENET_VIEW, TrainingView
+from smallnets.distill.single_image.streams import (
+    Generator,
+    fresh_batches,
+    pool_batches,
+    unit,
+)
+from smallnets.distill.single_image.views import (
+    CIFAR_VIEW,
+    CLIP_VIEW,
+    IMAGENET_VIEW,
+    TrainingView,
+)
 from smallnets.measure import evaluating
 from smallnets.training import (
     Batch,
@@ -66,16 +76,17 @@ class Imitation:
         checks.above("alpha", self.alpha, 0)
 
 
-# What the published code asks for: images of 32 pixels (CIFAR), of 224 (ImageNet), and clips.
+# What the published code asks for: images of 32 pixels (CIFAR), of 256 (ImageNet), and clips; but
+# `TrainingView` says what the views of the last two do otherwise.
 PUBLISHED = {
     "small": Imitation(),
     "large": Imitation(mixing="cutmix", alpha=1.0, view=IMAGENET_VIEW),
-    "video": Imitation(temperature=5.0, mixing="cutmix", alpha=1.0, view=TrainingView(padding=0)),
+    "video": Imitation(temperature=5.0, mixing="cutmix", alpha=1.0, view=CLIP_VIEW),
 }
 
 
 class Normalise(nn.Module):
-    """Images in [0, 1] as the teacher's data are normalised.
+    """Images, floating point in [0, 1] or uint8, as the teacher's data are normalised.
 
     Args:
         mean, std: (channels,), of the data that the teacher was trained on; never those of the
@@ -92,7 +103,8 @@ class Normalise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, height, width), or clips with frames before the height."""
-        mean, std = (self.mean, self.std)
+        x = unit(x) if x.dtype == torch.uint8 else x
+        mean, std = self.mean, self.std
         if x.dim() == 5:
             mean, std = mean[:, None], std[:, None]
         return (x - mean.to(x)) / std.to(x)
@@ -132,13 +144,13 @@ class SingleImageDistillation:
 def distill_from_image(
     student: nn.Module,
     teacher: nn.Module,
-    patches: PatchGenerator | Batches | Tensor,
+    patches: Generator | Batches | Tensor,
     dataset: Dataset | Normalise,
     imitation: Imitation,
     training: TrainSettings,
     *,
     seed: int,
-    steps: int = 100,
+    steps: int | None = None,
     cache_dir: Path | None = None,
     label: str = "patches",
 ) -> list[dict[str, float]]:
@@ -154,18 +166,20 @@ def distill_from_image(
     Args:
         student: trained in place.
         teacher: left as it is, bit for bit.
-        patches: a `PatchGenerator`, for patches that are never seen twice; a pool, uint8
-            (n, channels, height, width), which is seen once an epoch; or batches in [0, 1], as
-            from `fresh_batches`, with or without labels.
+        patches: a `PatchGenerator` or another, for patches that are never seen twice; a pool, uint8
+            (n, channels, height, width), or (n, channels, frames, height, width) for clips, see
+            `pool_batches`; or batches in [0, 1], as from `fresh_batches`, with or without labels.
         dataset: that the teacher was trained on, for its normalisation; or that alone.
         imitation: what is asked for.
         training: how to train; its `augmentation` is not used, `imitation.view` is.
         seed: of patches, their views and mixtures.
-        steps: of an epoch, where patches come from a generator.
+        steps: of an epoch. None is 100 where patches come from a generator, and one pass over a
+            pool; batches have their own.
         cache_dir, label: see `smallnets.training.fit`.
 
     Raises:
-        ValueError: teacher or student do not take the patches, have different classes, share
+        ValueError: a pool that is smaller than a batch, without steps; steps for batches that have
+            their own; teacher or student do not take the patches, have different classes, share
             parameters or have weights of different types; a dataset with other channels than the
             patches; or batches that are none.
     """
@@ -190,8 +204,8 @@ def distill_from_image(
         )
     shown = normalise(glance)
     view = imitation.view
-    if shown.dim() == 4 and view.area is not None and view.size is not None:
-        shown = shown.new_zeros(len(shown), channels, view.size, view.size)
+    if view.size is not None:
+        shown = shown.new_zeros(*shown.shape[:-2], view.size, view.size)
     classes = check_network("teacher", teacher, shown).logits.shape[-1]
     own = check_network("student", student, shown).logits.shape[-1]
     if own != classes:
@@ -210,14 +224,16 @@ def distill_from_image(
         )
 
 
-def _batches(patches: PatchGenerator | Batches | Tensor, batch: int, steps: int) -> Batches:
+def _batches(patches: Generator | Batches | Tensor, batch: int, steps: int | None) -> Batches:
     if isinstance(patches, Tensor):
-        return pool_batches(patches, batch)
+        return pool_batches(patches, batch, steps)
     if isinstance(patches, Batches):
+        if steps is not None:
+            raise ValueError(f"batches have their own steps, {patches.steps}; got steps {steps}")
         return patches
     if not hasattr(patches, "take"):
         raise ValueError(
-            "patches must be a PatchGenerator, a pool of uint8 images, or Batches; "
+            "patches must be a generator of patches, a pool of uint8 images, or Batches; "
             f"got {type(patches).__name__}"
         )
-    return fresh_batches(patches, batch, steps)
+    return fresh_batches(patches, batch, 100 if steps is None else steps)

@@ -53,6 +53,8 @@ class Pyramid:
 
     def level(self, number: int, interpolation: str = "bicubic") -> Tensor:
         """Photographs with sides of sqrt(2)^-number, float32 (k, 3, h, w), grey levels 0 to 255."""
+        if number == 0 or interpolation == "nearest":  # the photographs as they are
+            number, interpolation = 0, "nearest"
         key = interpolation, number
         if key not in self.levels:
             self.levels[key] = self._made(number, interpolation)
@@ -60,7 +62,7 @@ class Pyramid:
 
     def _made(self, number: int, interpolation: str) -> Tensor:
         whole = self.photographs.float()
-        if number == 0 or interpolation == "nearest":
+        if interpolation == "nearest":
             return whole
         small = [max(1, round(side * reduction(number))) for side in self.size]
         return F.interpolate(
@@ -86,12 +88,12 @@ class Pyramid:
             group: see `groups`.
             source: which photograph, int64 (n,).
         """
-        number = group // len(self.photographs) if self._apart else group
+        number, which = divmod(group, len(self.photographs)) if self._apart else (group, 0)
         level, kernel = divmod(number, len(INTERPOLATIONS))
         name = INTERPOLATIONS[kernel]
         images = self.level(level, name)
         if self._apart or len(images) == 1:
-            images = images[source[:1]].expand(len(places), -1, -1, -1)
+            images = images[which].expand(len(places), -1, -1, -1)  # no copy
         else:
             images = images[source]
         mode = "nearest" if name == "nearest" else "bilinear"

@@ -68,13 +68,7 @@ class PatchSettings:
         checks.at_least("inverse_scale", self.inverse_scale[0], 1)
         low, high = self.aspect
         checks.between("upper end of aspect", high, checks.above("aspect", low, 0), 1e6)
-        if len(self.jitter) != 4:
-            raise ValueError(
-                f"jitter must be (brightness, contrast, saturation, hue); got {self.jitter}"
-            )
-        names = ("brightness", "contrast", "saturation", "hue")
-        for name, most, value in zip(names, (1, 1, 1, 0.5), self.jitter, strict=True):
-            checks.between(f"jitter of {name}", value, 0, most)
+        check_jitter(self.jitter)
         checks.between("jitter_probability", self.jitter_probability, 0, 1)
         checks.between("fill", self.fill, 0, 255)
         checks.one_of("interpolation", self.interpolation, (*INTERPOLATIONS, "random"))
@@ -93,6 +87,19 @@ class PatchSettings:
     def margin(self) -> int:
         """Where the middle begins in the resized box; halves go to the even number."""
         return round((self.resized - self.size) / 2)
+
+
+def check_jitter(jitter: tuple[float, ...]) -> None:
+    """Check largest changes of brightness, contrast, saturation (0 to 1) and hue (0 to 0.5).
+
+    Raises:
+        ValueError: there are not four, or one is out of range.
+    """
+    if len(jitter) != 4:
+        raise ValueError(f"jitter must be (brightness, contrast, saturation, hue); got {jitter}")
+    names = ("brightness", "contrast", "saturation", "hue")
+    for name, most, value in zip(names, (1, 1, 1, 0.5), jitter, strict=True):
+        checks.between(f"jitter of {name}", value, 0, most)
 
 
 PUBLISHED_PATCHES = PatchSettings()  # for CIFAR

@@ -205,6 +205,7 @@ class ExcerptGenerator:
         if not bool(clip.isfinite().all()):
             raise ValueError("a clip must be finite; got NaN or infinity")
         self.clip = clip.float().cpu()
+        self.level = float(self.clip.square().mean().sqrt())
         self.settings = settings
         self.spectrogram = spectrogram
         self.seed = checks.whole("seed", seed, 0)
@@ -242,8 +243,7 @@ class ExcerptGenerator:
         begin = below(drawn[:, 8], len(self.noise) - self.samples)
         hiss = self.noise[begin[:, None] + np.arange(self.samples)]
         loud = 10 ** (between(drawn[:, 7:8], -1, 1) * self.settings.gain / 20)
-        level = float(self.clip.square().mean().sqrt())
-        return torch.from_numpy((loud * level * (mixture + noise * hiss)).astype(np.float32))
+        return torch.from_numpy((loud * self.level * (mixture + noise * hiss)).astype(np.float32))
 
     def take(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
         """Spectrograms uint8 (n, 1, bands, frames), see `as_images`."""
@@ -260,7 +260,7 @@ class ExcerptGenerator:
         at = begin[:, None] + factor[:, None] * np.arange(self.samples)
         whole = np.minimum(at.astype(np.int64), len(self.clip) - 2)
         part = at - whole
-        wave = self.clip.numpy().astype(np.float64)
+        wave = self.clip.numpy()  # float32, and float64 from here on
         return wave[whole] * (1 - part) + wave[whole + 1] * part
 
 

@@ -5,6 +5,7 @@ its patches one after the other, and `FreshBatches` and `PoolBatches` are both a
 (`smallnets.training.fit`, or any other method of the library) reads batches.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,9 +26,9 @@ from smallnets.distill.single_image.parameters import (
 from smallnets.distill.single_image.reference import jpeg_round_trip
 from smallnets.distill.single_image.render import Pyramid, render_patches
 from smallnets.distill.single_image.settings import PUBLISHED_PATCHES, PatchSettings
-from smallnets.storage import atomic_path, one_line, user_path
+from smallnets.storage import atomic_path, one_line, source_digest, user_path
 
-AHEAD = 4 * 2**20  # bytes of batches that are made at a time: small batches cost twice as much
+AHEAD = 4 * 2**20  # bytes of examples that are made at a time: small batches cost twice as much
 
 
 class Generator(Protocol):
@@ -38,7 +39,7 @@ class Generator(Protocol):
         """A text that changes when any example would."""
 
     def take(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
-        """Examples uint8 (n, channels, height, width)."""
+        """Examples uint8 (n, channels, height, width); clips have frames before the height."""
 
 
 class PatchGenerator:
@@ -85,10 +86,11 @@ class PatchGenerator:
 
 
 def pool_of(generator: Generator, count: int, *, jpeg: bool = False) -> Tensor:
-    """The first `count` examples of a generator, uint8 (count, channels, height, width).
+    """The first `count` examples of a generator, uint8 (count, channels, height, width), or of
+    clips (count, channels, frames, height, width).
 
     Args:
-        generator: of patches or excerpts.
+        generator: of patches, clips or excerpts.
         count: 50,000 for CIFAR and 1,281,167 for ImageNet, as published.
         jpeg: whether they pass through JPEG files of quality 75, as the published pool does.
 
@@ -96,11 +98,13 @@ def pool_of(generator: Generator, count: int, *, jpeg: bool = False) -> Tensor:
         ValueError: fewer than one.
     """
     checks.whole("number of patches", count, 1)
-    parts = []
-    for start in range(0, count, 4096):
-        part = generator.take(range(start, min(start + 4096, count)))
-        parts.append(jpeg_round_trip(part) if jpeg else part)
-    return torch.cat(parts)
+    first = generator.take(range(1))
+    pool = first.new_empty(count, *first.shape[1:])
+    together = max(1, AHEAD // first.nbytes)
+    for start in range(0, count, together):
+        part = generator.take(range(start, min(start + together, count)))
+        pool[start : start + len(part)] = jpeg_round_trip(part) if jpeg else part
+    return pool
 
 
 def patch_pool(
@@ -142,9 +146,11 @@ def published_pool_size(asked: int, workers: int, batch: int = 32) -> int:
 
 
 def save_pool(path: str | Path, pool: Tensor) -> None:
-    """Write a pool, uint8 (n, channels, height, width), as a .npz file with the array `patches`."""
-    with atomic_path(user_path(path)) as temporary:
-        np.savez(temporary, patches=pool.cpu().numpy())
+    """Write a pool, uint8 (n, channels, height, width), or of clips (n, channels, frames, height,
+    width), as a .npz file with the array `patches`, under the very name that is given.
+    """
+    with atomic_path(user_path(path)) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, patches=pool.cpu().numpy())
 
 
 def load_pool(path: str | Path, settings: PatchSettings | None = None) -> Tensor:
@@ -166,20 +172,21 @@ def load_pool(path: str | Path, settings: PatchSettings | None = None) -> Tensor
             patches = arrays["patches"]
     except Exception as error:  # a damaged archive ends in whatever its bytes happen to mean
         raise ValueError(f"{file} is no pool of patches: {one_line(error)}") from error
-    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.size == 0:
+    if patches.dtype != np.uint8 or patches.ndim not in (4, 5) or patches.size == 0:
         raise ValueError(
-            f"{file}: patches must be uint8 (n, channels, height, width) and not empty; "
-            f"got {patches.dtype} {patches.shape}"
+            f"{file}: patches must be uint8 (n, channels, height, width), or with frames before "
+            f"the height, and not empty; got {patches.dtype} {patches.shape}"
         )
     wanted = None if settings is None else (settings.channels, settings.size, settings.size)
-    if wanted is not None and patches.shape[1:] != wanted:
-        raise ValueError(f"{file}: patches must be {wanted}; got {patches.shape[1:]}")
+    found = patches.shape[1], *patches.shape[-2:]
+    if wanted is not None and found != wanted:
+        raise ValueError(f"{file}: patches must be {wanted}; got {found}")
     return torch.from_numpy(patches)
 
 
 def unit(x: Tensor) -> Tensor:
-    """uint8 images as floating-point numbers from 0 to 1."""
-    return x.float() / 255
+    """uint8 images as floating-point numbers from 0 to 1; such numbers stay."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,17 +217,20 @@ class _Fresh:
 
 @dataclass(frozen=True, eq=False)
 class _Shuffled:
-    """Batches of a pool in random order, an incomplete last one left out."""
+    """Batches of a pool in random order: passes that run on into each other."""
 
     pool: Tensor
     batch: int
+    steps: int
 
     def __len__(self) -> int:
-        return len(self.pool) // self.batch
+        return self.steps
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = torch.randperm(len(self.pool))
-        for step in range(len(self)):
+        passes = math.ceil(self.steps * self.batch / len(self.pool))
+        # All at once: what a training draws meanwhile must not change the order.
+        order = torch.cat([torch.randperm(len(self.pool)) for _ in range(passes)])
+        for step in range(self.steps):
             yield self.pool[order[step * self.batch : (step + 1) * self.batch].to(self.pool.device)]
 
 
@@ -240,41 +250,50 @@ def fresh_batches(generator: Generator, batch: int = 128, steps: int = 100) -> P
     """Batches of examples that are never seen twice, for a training loop.
 
     Args:
-        generator: of patches or excerpts.
+        generator: of patches, clips or excerpts.
         batch: examples a step.
         steps: what the training calls an epoch.
 
     Returns:
-        Batches float32 (batch, channels, height, width) from 0 to 1. Which examples comes from
+        Batches float32 (batch, channels, height, width) from 0 to 1, of clips with frames before
+        the height. Which examples comes from
         torch's global generator, which `smallnets.training.fit` seeds.
     """
     source = _Fresh(generator, checks.whole("batch", batch, 1), checks.whole("steps", steps, 1))
+    # The same settings give other examples where the code that makes them changes.
+    made_by = source_digest("distill")
     return PatchBatches(
-        source, labelled=False, prepare=unit, name=("fresh", generator.key, batch, steps)
+        source, labelled=False, prepare=unit, name=("fresh", made_by, generator.key, batch, steps)
     )
 
 
-def pool_batches(pool: Tensor, batch: int = 128) -> PatchBatches:
+def pool_batches(pool: Tensor, batch: int = 128, steps: int | None = None) -> PatchBatches:
     """Batches of a pool, in another order in every epoch, for a training loop.
 
     Args:
-        pool: uint8 (n, channels, height, width): patches, or images for a control.
+        pool: uint8 (n, channels, height, width): patches, or images for a control; or clips
+            (n, channels, frames, height, width).
         batch: examples a step.
+        steps: of an epoch. None is one pass, whose incomplete last batch is left out; with a number
+            passes run on into each other, so that a pool may be smaller than a batch.
 
     Raises:
-        ValueError: no such pool, or fewer examples than one batch.
+        ValueError: no such pool, or, without `steps`, fewer examples than one batch.
     """
-    if pool.dtype != torch.uint8 or pool.dim() != 4 or pool.numel() == 0:
+    if pool.dtype != torch.uint8 or pool.dim() not in (4, 5) or pool.numel() == 0:
         raise ValueError(
-            "a pool must be uint8 (n, channels, height, width) and not empty; "
-            f"got {pool.dtype} {tuple(pool.shape)}"
+            "a pool must be uint8 (n, channels, height, width), or with frames before the height, "
+            f"and not empty; got {pool.dtype} {tuple(pool.shape)}"
         )
-    checks.between("batch", checks.whole("batch", batch, 1), 1, len(pool))
+    checks.whole("batch", batch, 1)
+    if steps is None:
+        steps = len(pool) // int(checks.between("batch (without steps)", batch, 1, len(pool)))
+    checks.whole("steps", steps, 1)
     digest = sha256(f"{tuple(pool.shape)} ".encode())
     digest.update(pool.cpu().contiguous().numpy())
     return PatchBatches(
-        _Shuffled(pool, batch),
+        _Shuffled(pool, batch, steps),
         labelled=False,
         prepare=unit,
-        name=("pool", digest.hexdigest(), batch),
+        name=("pool", digest.hexdigest(), batch, steps),
     )

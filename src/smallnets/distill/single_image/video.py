@@ -4,8 +4,8 @@ A clip has one first square, one change of colours, and two boxes in that square
 boxes between these two, interpolated linearly. There is no rotation and no shear.
 """
 
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from smallnets.distill.single_image.geometry import (
     photograph_pixels,
     pyramid_level,
 )
-from smallnets.distill.single_image.parameters import PatchParameters, sample_patch_parameters
-from smallnets.distill.single_image.render import Pyramid, places_in
+from smallnets.distill.single_image.parameters import PatchParameters
+from smallnets.distill.single_image.render import TOGETHER, Pyramid, places_in
 from smallnets.distill.single_image.settings import (
     INTERPOLATIONS,
     PUBLISHED_CLIPS,
     PatchSettings,
 )
 from smallnets.distill.single_image.sources import as_photographs
+from smallnets.distill.single_image.streams import PatchGenerator
 
 
 def interpolate_boxes(first: Tensor, last: Tensor, frames: int) -> Tensor:
@@ -75,8 +76,14 @@ def fake_clip(
             f"boxes must lie in the photograph of {pyramid.size[0]}x{pyramid.size[1]} and have an "
             "area; got others"
         )
-    pixels = _frames(pyramid, flat, size)
-    pixels = pixels.round_().clamp_(0, 255).to(torch.uint8)
+    parts = [
+        _frames(pyramid, part, torch.zeros(len(part), dtype=torch.int64), size)
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+        for part in flat.split(_together(size))
+    ]
+    pixels = torch.cat(parts)
     return pixels.reshape(*boxes.shape[:-1], *pixels.shape[1:])
 
 
@@ -97,87 +104,92 @@ def fake_clip_reference(
     return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).contiguous()
 
 
-@dataclass(frozen=True, eq=False)
 class ClipGenerator:
-    """Fake clips of one photograph by their numbers, as batches of a training.
+    """Fake clips of one photograph, or of several of one size, by their numbers, as batches of a
+    training.
 
-    Attributes:
-        image: one photograph.
+    Args:
+        image: see `Pyramid`.
         settings: of the boxes and colours; rotation, shear and flip do not act.
         frames: of a clip; 16 as published.
         seed: another seed gives other clips.
+
+    Raises:
+        ValueError: fewer than two frames, or see `PatchGenerator`.
     """
 
-    image: Tensor
-    settings: PatchSettings = PUBLISHED_CLIPS
-    frames: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks.whole("frames", self.frames, 2)
-        object.__setattr__(self, "_pyramid", Pyramid(self.image))
+    def __init__(
+        self,
+        image: Tensor,
+        settings: PatchSettings = PUBLISHED_CLIPS,
+        frames: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self.frames = checks.whole("frames", frames, 2)
+        self.patches = PatchGenerator(image, settings, seed)
 
     @property
     def key(self) -> str:
         """A text that changes when any clip would."""
-        pixels = self._pyramid.photographs.cpu().contiguous()  # type: ignore[attr-defined]
-        digest = sha256(
-            f"{tuple(pixels.shape)} {self.settings} {self.frames} {self.seed} ".encode()
-        )
-        digest.update(pixels.numpy())
-        return f"clips {digest.hexdigest()}"
+        return f"clips of {self.frames} frames, {self.patches.key}"
 
-    def parameters(self, numbers: range | Tensor) -> tuple[PatchParameters, Tensor]:
+    def parameters(self, numbers: Sequence[int] | range | Tensor) -> tuple[PatchParameters, Tensor]:
         """What was drawn for clips, and the boxes of their frames in the photograph (n, frames, 4).
 
         The first box of clip k is that of patch 2k, the last that of patch 2k + 1, in the first
         square of patch 2k.
         """
-        chosen = torch.as_tensor(list(numbers)) if isinstance(numbers, range) else numbers.cpu()
-        size = self._pyramid.size  # type: ignore[attr-defined]
-        begin, end = (
-            sample_patch_parameters(2 * chosen + which, size, self.settings, self.seed)
-            for which in (0, 1)
-        )
+        chosen = numbers.cpu() if isinstance(numbers, Tensor) else torch.as_tensor(list(numbers))
+        begin, end = (self.patches.parameters(2 * chosen + which) for which in (0, 1))
         end = replace(end, initial=begin.initial)
         return begin, interpolate_boxes(begin.cut, end.cut, self.frames)
 
-    def take(self, numbers: range | Tensor) -> Tensor:
-        """Clips uint8 (n, 3, frames, size, size), as video networks take them."""
+    def take(self, numbers: Sequence[int] | range | Tensor) -> Tensor:
+        """Clips uint8 (n, channels, frames, size, size), as video networks take them."""
         drawn, boxes = self.parameters(numbers)
-        pyramid: Pyramid = self._pyramid  # type: ignore[attr-defined]
-        side = self.settings.size
-        clips = _frames(pyramid, boxes.reshape(-1, 4), side)
+        together = max(1, _together(self.patches.settings.size) // self.frames)
+        parts = [slice(start, start + together) for start in range(0, len(boxes), together)]
+        return torch.cat([self._rendered(drawn[part], boxes[part]) for part in parts])
+
+    def _rendered(self, drawn: PatchParameters, boxes: Tensor) -> Tensor:
+        settings = self.patches.settings
+        source = drawn.source.repeat_interleave(self.frames)
+        clips = _frames(self.patches.pyramid, boxes.reshape(-1, 4), source, settings.size)
         # The frames of a clip side by side are one image, whose colours change as one.
-        wide = clips.view(len(boxes), self.frames, 3, side, side).transpose(1, 2)
-        wide = wide.reshape(len(boxes), 3, self.frames * side, side)
+        wide = clips.unflatten(0, (len(boxes), self.frames)).transpose(1, 2).flatten(2, 3)
         changed = drawn.jitter.nonzero()[:, 0].to(wide.device)
         if len(changed):
             factors, order = drawn.factors[drawn.jitter], drawn.order[drawn.jitter]
             wide[changed] = colour.jitter(
                 wide[changed], factors.to(wide.device), order.to(wide.device)
             )
+        if settings.channels == 1:
+            wide = colour.grey(wide)[:, None]
         wide = wide.round_().clamp_(0, 255).to(torch.uint8)
-        return wide.view(len(boxes), 3, self.frames, side, side)
+        return wide.unflatten(2, (self.frames, settings.size))
 
 
-def _frames(pyramid: Pyramid, boxes: Tensor, size: int) -> Tensor:
-    """Boxes (n, 4) of the first photograph at size x size, float32 (n, 3, size, size).
+def _together(size: int) -> int:
+    """Frames that are read at a time: as many as `render_patches` reads, at twice the size."""
+    return max(1, TOGETHER * 32**2 // (2 * size) ** 2)
+
+
+def _frames(pyramid: Pyramid, boxes: Tensor, source: Tensor, size: int) -> Tensor:
+    """Boxes (n, 4) of the photographs `source` (n,) at size x size, float32 (n, 3, size, size).
 
     Frames are resampled once in the published code, and patches twice. So a frame is sharper than a
     reading at its own size would be: it is read at twice the size, and averaged.
     """
     device = pyramid.photographs.device
-    boxes, fine = boxes.to(device), 2 * size
+    boxes, source, fine = boxes.to(device), source.to(device), 2 * size
     identity = torch.eye(2, 3, dtype=torch.float64, device=device).repeat(len(boxes), 1, 1)
     matrix = box_to_photograph(boxes, fine, identity)
     level = pyramid_level(photograph_pixels(boxes, fine))
-    source = torch.zeros_like(level)
     bicubic = torch.full_like(level, INTERPOLATIONS.index("bicubic"))
     group = pyramid.groups(level, source, bicubic)
     out = matrix.new_empty(len(boxes), 3, size, size, dtype=torch.float32)
     for one in group.unique().tolist():
-        mine = (group == one).nonzero()[:, 0]
-        places = places_in(matrix[mine], fine, pyramid.size)
-        out[mine] = F.avg_pool2d(pyramid.read(places, one, source[mine]), 2)
+        for mine in (group == one).nonzero()[:, 0].split(_together(size)):
+            places = places_in(matrix[mine], fine, pyramid.size)
+            out[mine] = F.avg_pool2d(pyramid.read(places, one, source[mine]), 2)
     return out
