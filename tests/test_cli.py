@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -351,3 +352,21 @@ def test_a_damaged_record_is_named_by_verify(workplace):
     assert done.returncode == 2
     assert ".record.json is damaged: " in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_repetition_is_compared_with_the_stored_evidence(workplace):
+    def write(outcomes, path):
+        compared = [{"name": f"c{number}", "outcome": one} for number, one in enumerate(outcomes)]
+        record = {"dataset": "glyphs10", "claims": [{"claim": "It works", "comparisons": compared}]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+    fresh = workplace / "runs/02_similarity_preserving/02_similarity_preserving.record.json"
+    write(["holds"] * 6, workplace / "book/results/02-glyphs10-evidence.json")
+    write(["open", *["holds"] * 5], fresh)
+    done = smallnets("verify", "02", "--evidence", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert "02: 1 of 6 comparisons moved" in done.stdout
+    assert "It works / c0: holds became open" in done.stdout
+    write(["fails", *["holds"] * 5], fresh)
+    assert smallnets("verify", "02", "--evidence", cwd=workplace).returncode == 1

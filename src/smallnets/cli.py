@@ -153,7 +153,12 @@ def check_storing(scale: str, given: list[str]) -> None:
 @click.option(
     "--output-dir", default="runs", show_default=True, help="Where the runs left their records."
 )
-def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
+@click.option(
+    "--evidence",
+    is_flag=True,
+    help="Compare verdicts with the stored evidence on the same data: other seeds, any processor.",
+)
+def verify(numbers: tuple[str, ...], folder: str, output_dir: str, evidence: bool) -> None:
     """Compare the records of fresh runs with those stored beside the chapters.
 
     Exits with 1 if a measurement is not confirmed, and prints which.
@@ -161,6 +166,9 @@ def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
     from smallnets.book.freshness import read_record
     from smallnets.book.verify import flattened, problems
 
+    if evidence:
+        repeated(numbers, Path(folder), Path(output_dir))
+        return
     confirmed = True
     for one in written_chapters(numbers, Path(folder)):
         notebook = Path(folder) / one.notebook
@@ -183,6 +191,28 @@ def verify(numbers: tuple[str, ...], folder: str, output_dir: str) -> None:
         for line in found:
             click.echo(f"    {line}")
     if not confirmed:
+        sys.exit(1)
+
+
+def repeated(numbers: tuple[str, ...], folder: Path, output_dir: Path) -> None:
+    """Compare the verdicts of fresh runs with those of the stored evidence; exit with 1 if they
+    disagree.
+    """
+    from smallnets.book import history
+    from smallnets.book.freshness import read_record, result_name
+
+    agreed = True
+    for one in written_chapters(numbers, folder):
+        fresh = read_record(output_dir / one.stem / f"{one.stem}.record.json", "claims")
+        name = f"{result_name(one.number, fresh['dataset'])}.json"
+        stored = read_record(folder.parent / "book" / "results" / name, "claims")
+        moved, against = history.moves(stored, fresh), history.disagreements(stored, fresh)
+        agreed &= not against
+        count = sum(len(claim["comparisons"]) for claim in stored["claims"])
+        click.echo(f"{one.number}: {len(moved)} of {count} comparisons moved")
+        for comparison, (before, after) in moved.items():
+            click.echo(f"    {comparison}: {before} became {after}")
+    if not agreed:
         sys.exit(1)
 
 

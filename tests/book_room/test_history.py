@@ -3,7 +3,7 @@
 import pytest
 
 from smallnets.book.freshness import read_record, write_record
-from smallnets.book.history import moved, moves, with_history
+from smallnets.book.history import disagreements, moved, moves, with_history
 
 
 def record(verdict, commit="new", outcome="holds", **changes):
@@ -64,3 +64,19 @@ def test_two_runs_are_compared_comparison_by_comparison():
     second["claims"][0]["comparisons"][0]["name"] = "other"
     with pytest.raises(ValueError, match="differ in It works / a - b, It works / other"):
         moves(first, second)
+
+
+def many(*outcomes):
+    compared = [{"name": f"c{number}", "outcome": one} for number, one in enumerate(outcomes)]
+    return {"claims": [{"claim": "It works", "comparisons": compared}]}
+
+
+def test_a_repetition_may_open_a_fifth_of_the_comparisons_and_turn_none():
+    stored = many(*["holds"] * 5, *["fails"] * 4, "open")
+    one, two = many(*["holds"] * 5, *["fails"] * 5), many("open", *["holds"] * 4, *["fails"] * 5)
+    three = many("open", "open", *["holds"] * 3, *["fails"] * 5)
+    turned = many(*["holds"] * 6, *["fails"] * 3, "open")
+    assert disagreements(stored, stored) == []
+    assert disagreements(stored, one) == disagreements(stored, two) == []
+    assert len(disagreements(stored, three)) == 3
+    assert disagreements(stored, turned) == ["It works / c5: fails became holds"]

@@ -70,6 +70,18 @@ def moves(one: Record, other: Record) -> dict[str, tuple[str, str]]:
     }
 
 
+def disagreements(one: Record, other: Record) -> list[str]:
+    """What is against one record's verdicts in its repetition, a line each; none if they agree.
+
+    Other seeds and another arithmetic may move a comparison to or from *open*, a fifth of them at
+    most, but none between *holds* and *fails*.
+    """
+    moved = moves(one, other)
+    lines = [f"{name}: {before} became {after}" for name, (before, after) in moved.items()]
+    turned = [line for line, pair in zip(lines, moved.values(), strict=True) if "open" not in pair]
+    return lines if 5 * len(moved) > len(_outcomes(one)) else turned
+
+
 def _outcomes(record: Record) -> dict[str, str]:
     return {
         f"{claim['claim']} / {one['name']}": one["outcome"]
