@@ -1,9 +1,19 @@
 """The preset `evidence` of every chapter runs: one seed, on a tenth of its images and epochs."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.chapters
+CHAPTERS = Path(__file__).parents[2] / "chapters"
+COMMAND = (sys.executable, "-c", "from smallnets.cli import main; main()", "run")
 
 # Chapter: what makes a run of it short.
 SHORT = {
@@ -31,3 +41,34 @@ def test_evidence_runs_at_a_tenth_of_its_length(notebook, start):
     verdicts = {claim["verdict"] for claim in record["claims"]}
     assert verdicts <= {"inconclusive", "not at this scale"}, "one seed decides nothing"
     assert np.isfinite(list(record["measurements"]["accuracy"].values())).all()
+
+
+def test_evidence_that_is_killed_and_started_again_ends_with_the_same_bits(tmp_path):
+    def begin(name: str) -> subprocess.Popen:
+        given = [f"-p{key}={value}" for key, value in {"seeds": 2, **SHORT["03"]}.items()]
+        given += ["--scale", "evidence"]
+        return subprocess.Popen(
+            [*COMMAND, "03", *given, "--chapters", str(CHAPTERS), "--output-dir", name],
+            cwd=tmp_path,
+            env={**os.environ, "SMALLNETS_CACHE": str(tmp_path / name / "cache")},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def measured(name: str) -> dict:
+        (record,) = (tmp_path / name).glob("03_*/*.record.json")
+        return json.loads(record.read_text(encoding="utf-8"))["measurements"]
+
+    assert begin("undisturbed").wait(timeout=600) == 0
+    killed = begin("killed")
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "killed").glob("cache/trainings/*.safetensors")):
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("03_*/*.record.json"))
+    assert begin("killed").wait(timeout=600) == 0
+    assert measured("killed") == measured("undisturbed")
