@@ -91,9 +91,7 @@ class _Interleave(torch.autograd.Function):
         ctx.shape, ctx.layout = phases.shape, _layout(phases)
         batch, channels, height, width = phases.shape
         shape = (batch, channels // 4, 2 * height - 2, 2 * width - 2)
-        out = torch.empty(
-            shape, dtype=phases.dtype, device=phases.device, memory_format=ctx.layout
-        )
+        out = torch.empty(shape, dtype=phases.dtype, device=phases.device, memory_format=ctx.layout)
         for large, small in _places(ctx.shape):
             out[large] = phases[small]
         return out
