@@ -122,7 +122,9 @@ def evaluate(model: nn.Module, tasks: Sequence[Task]) -> StepAccuracies:
             classes, classes
         )
     return StepAccuracies(
-        torch.tensor(agnostic), torch.tensor(aware), torch.tensor(among_old), sizes, confusion
+        *(torch.tensor(one, dtype=torch.float64) for one in (agnostic, aware, among_old)),
+        sizes,
+        confusion,
     )
 
 

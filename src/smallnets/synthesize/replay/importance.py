@@ -94,8 +94,13 @@ def added(before: Importance | None, more: Importance) -> Importance:
         return more
     total = {name: one.clone() for name, one in more.items()}
     for name, old in before.items():
-        total[name][: len(old)] += old
+        of_old(total[name], old).add_(old)
     return total
+
+
+def of_old(grown: Tensor, old: Tensor) -> Tensor:
+    """The part of a parameter that was there before: the first rows of a head that has grown."""
+    return grown if grown.shape == old.shape else grown[: len(old)]
 
 
 def drift_penalty(
@@ -122,7 +127,7 @@ def drift_penalty(
             f"got {len(parameters)}, {len(old)} and {len(importance)}"
         )
     terms = [
-        (weight * (now[: len(then)] - then).square()).sum()
+        (weight * (of_old(now, then) - then).square()).sum()
         for now, then, weight in zip(parameters, old, importance, strict=True)
     ]
     return strength / 2 * torch.stack(terms).sum()

@@ -100,9 +100,11 @@ class Inheritance:
         old: the old classifier, frozen, in evaluation mode.
         n_old, n_new: classes.
         weights: of the terms.
-        settings: of the sequence.
+        temperature: of distillation.
         source: of replayed images, where there are any.
+        replay_batch, joint_pass, freeze_bn: see `IncrementalSettings`.
         importance: of the old classifier's weights, in their order, where they are held.
+        strength: with which they are.
     """
 
     method: Method
@@ -110,20 +112,22 @@ class Inheritance:
     n_old: int
     n_new: int
     weights: TermWeights
-    settings: IncrementalSettings
+    temperature: float = 2.0
     source: ReplaySource | None = None
+    replay_batch: int | None = None
+    joint_pass: bool = False
+    freeze_bn: bool = False
     importance: tuple[Tensor, ...] = ()
+    strength: float = 0.0
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The terms of `classifier_terms`, and "penalty"."""
-        if self.settings.freeze_bn:
+        if self.freeze_bn:
             _keep_statistics(student)
         ask, images = self.method, batch.images
         replayed = replayed_logits = old_on_replayed = old_on_new = None
         if self.source is not None:
-            replayed = _drawn(
-                self.source, batch, self.settings.replay_batch, self.n_old, self.n_new
-            )
+            replayed = _drawn(self.source, batch, self.replay_batch, self.n_old, self.n_new)
         with torch.no_grad():
             if ask.distil_new:
                 old_on_new = self.old(images)
@@ -131,22 +135,20 @@ class Inheritance:
                 old_on_replayed = self.old(replayed)
         if replayed is None:
             logits = student(images)
-        elif self.settings.joint_pass:
+        elif self.joint_pass:
             both = student(torch.cat([images, replayed]))
             logits, replayed_logits = both.split([len(images), len(replayed)])
         else:
             replayed_logits = student(replayed)
             logits = student(images)
         terms = classifier_terms(
-            ask, logits, batch.labels, self.n_old, self.weights, self.settings.temperature,
+            ask, logits, batch.labels, self.n_old, self.weights, self.temperature,
             old_on_new=old_on_new, replayed=replayed_logits, old_on_replayed=old_on_replayed,
         )  # fmt: skip
         if self.importance:
             now = list(student.parameters())
             held = [one.to(p) for one, p in zip(self.importance, now, strict=True)]
-            terms["penalty"] = drift_penalty(
-                now, list(self.old.parameters()), held, self.settings.strength
-            )
+            terms["penalty"] = drift_penalty(now, list(self.old.parameters()), held, self.strength)
             terms["loss"] = terms["loss"] + terms["penalty"]
         return terms
 
@@ -159,22 +161,25 @@ class Dreaming:
         old: the old classifier, opened, frozen, in evaluation mode.
         head: of the new classifier, as it is trained.
         n_old, n_new: classes.
-        settings: of the sequence.
-        source: of replayed images.
+        source: of replayed images. The official code draws them in mode "running".
+        mu: weight of the distances between features.
+        replay_batch, freeze_bn: see `IncrementalSettings`.
     """
 
     old: OpenClassifier
     head: nn.Linear
     n_old: int
     n_new: int
-    settings: IncrementalSettings
     source: ReplaySource
+    mu: float = 0.1
+    replay_batch: int | None = None
+    freeze_bn: bool = False
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The terms of `dreaming_terms`. Both kinds of images are in one batch, as published."""
-        if self.settings.freeze_bn:
+        if self.freeze_bn:
             _keep_statistics(student)
-        replayed = _drawn(self.source, batch, self.settings.replay_batch, self.n_old, self.n_new)
+        replayed = _drawn(self.source, batch, self.replay_batch, self.n_old, self.n_new)
         images = torch.cat([batch.images, replayed])
         with torch.no_grad():
             known = self.old(images)
@@ -182,7 +187,7 @@ class Dreaming:
         return dreaming_terms(
             seen.logits[:new], seen.features["head"], known.features["head"], batch.labels,
             known.logits[new:, : self.n_old].argmax(dim=1), self.head,
-            head_of(self.old.model, self.old.head), self.n_old, self.settings.dreaming.mu,
+            head_of(self.old.model, self.old.head), self.n_old, self.mu,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -111,7 +112,9 @@ class Progress:
             )
             return None
 
-    def _made_of(self, said: dict, tensors: dict[str, Tensor], sizes: Sequence[int]) -> Kept:
+    def _made_of(
+        self, said: dict[str, Any], tensors: dict[str, Tensor], sizes: Sequence[int]
+    ) -> Kept:
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from smallnets.data import Augmentation, Batches, Dataset
 from smallnets.synthesize.replay.generation import generate
 from smallnets.synthesize.replay.tasks import Task
+from smallnets.training import seeded
 
 
 class ReplaySource(Protocol):
@@ -71,7 +72,8 @@ def training_tensors(task: Task) -> tuple[Tensor, Tensor]:
     if isinstance(task.train, Dataset):
         return task.train.x_train, task.train.y_train
     assert isinstance(task.train, Batches)
-    images, labels = zip(*task.train, strict=True)
+    with seeded(0):  # a loader may shuffle
+        images, labels = zip(*task.train, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 

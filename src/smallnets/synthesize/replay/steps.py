@@ -145,7 +145,10 @@ def learn_task(
         assert source is not None
         trained = OpenClassifier(new, name)
         opened = OpenClassifier(old, name).eval()
-        objective = Dreaming(opened, head_of(new, name), n_old, n_new, settings, source)
+        objective = Dreaming(
+            opened, head_of(new, name), n_old, n_new, source, settings.dreaming.mu,
+            settings.replay_batch, settings.freeze_bn,
+        )  # fmt: skip
     else:
         held: tuple[Tensor, ...] = ()
         if ask.penalty != "none":
@@ -155,7 +158,10 @@ def learn_task(
                     "got None"
                 )
             held = tuple(importance[key] for key, _ in old.named_parameters())
-        objective = Inheritance(ask, old, n_old, n_new, weights, settings, source, held)
+        objective = Inheritance(
+            ask, old, n_old, n_new, weights, settings.temperature, source, settings.replay_batch,
+            settings.joint_pass, settings.freeze_bn, held, settings.strength if held else 0.0,
+        )  # fmt: skip
     teachers = [old] if generator is None else [old, generator.generator]
     with teaching(teachers, settings.training.accelerator, torch.channels_last):
         history = fit(
