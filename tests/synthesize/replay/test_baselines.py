@@ -54,9 +54,9 @@ def test_fisher_information_of_a_linear_model():
     one = torch.randn(1, 3, dtype=torch.float64)
     p = model(one).softmax(1)[0].detach()
     expected = (p * (1 - p))[:, None] * one.square()
-    images = one.expand(20_000, 3)
+    images = one.expand(8_000, 3)
     found = r.fisher_importance(model, images, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found["0.weight"], expected, rtol=0.05, atol=1e-4)
+    torch.testing.assert_close(found["0.weight"], expected, rtol=0.1, atol=1e-3)
     assert found["0.bias"].shape == (4,)
 
 
@@ -74,7 +74,7 @@ def test_penalty_pulls_old_rows_alone():
     new = [torch.ones(3, 2, requires_grad=True)]
     old, importance = [torch.zeros(2, 2)], [torch.tensor([[1.0, 2.0], [0.0, 4.0]])]
     penalty = r.drift_penalty(new, old, importance, 10.0)
-    assert float(penalty) == 10 / 2 * 7
+    assert float(penalty.detach()) == 10 / 2 * 7
     (gradient,) = torch.autograd.grad(penalty, new)
     assert gradient.tolist() == [[10, 20], [0, 40], [0, 0]]
     with pytest.raises(ValueError, match="must be as many; got 1, 1 and 0"):

@@ -50,7 +50,8 @@ class IncrementalSettings:
         joint_pass: new and replayed images through the new classifier in one batch. Otherwise, as
             published, in two, and BatchNorm normalises each by itself.
         freeze_bn: BatchNorm layers of the new classifier keep their statistics in later steps.
-        strength: of the penalty in "ewc" and "mas".
+        ewc_strength, mas_strength: of the penalties, see `drift_penalty`. The numbers that they
+            multiply are of other sizes. Too high a product with the learning rate diverges.
         importance_images: of a task, by which the importance of weights is measured.
         dreaming: of "abd".
 
@@ -68,7 +69,8 @@ class IncrementalSettings:
     replay_mode: str = "batch"
     joint_pass: bool = False
     freeze_bn: bool = False
-    strength: float = 1000.0
+    ewc_strength: float = 1000.0
+    mas_strength: float = 1.0
     importance_images: int = 500
     dreaming: DreamingSettings = PUBLISHED_DREAMING
 
@@ -79,7 +81,8 @@ class IncrementalSettings:
         checks.one_of("replay_mode", self.replay_mode, MODES)
         if self.replay_batch is not None:
             checks.whole("replay_batch", self.replay_batch, 2)
-        checks.at_least("strength", self.strength, 0)
+        checks.at_least("ewc_strength", self.ewc_strength, 0)
+        checks.at_least("mas_strength", self.mas_strength, 0)
         checks.whole("importance_images", self.importance_images, 1)
 
     @property

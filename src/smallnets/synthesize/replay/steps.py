@@ -151,6 +151,9 @@ def learn_task(
         )  # fmt: skip
     else:
         held: tuple[Tensor, ...] = ()
+        strength = {"ewc": settings.ewc_strength, "mas": settings.mas_strength}.get(
+            ask.penalty, 0.0
+        )
         if ask.penalty != "none":
             if importance is None:
                 raise ValueError(
@@ -160,7 +163,7 @@ def learn_task(
             held = tuple(importance[key] for key, _ in old.named_parameters())
         objective = Inheritance(
             ask, old, n_old, n_new, weights, settings.temperature, source, settings.replay_batch,
-            settings.joint_pass, settings.freeze_bn, held, settings.strength if held else 0.0,
+            settings.joint_pass, settings.freeze_bn, held, strength,
         )  # fmt: skip
     teachers = [old] if generator is None else [old, generator.generator]
     with teaching(teachers, settings.training.accelerator, torch.channels_last):

@@ -157,7 +157,7 @@ def task_split(
         train, test = ((y >= columns.start) & (y < columns.stop) for y in (y_train, y_test))
         if not bool(train.any()) or not bool(test.any()):
             raise ValueError(
-                f"every task must have training and test images; task {number} has none"
+                f"every task must have training and test images; task {number} lacks some"
             )
         part = replace(
             dataset, x_train=dataset.x_train[train], y_train=y_train[train],
