@@ -76,6 +76,12 @@ def shared_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def noisy():
+    """Tasks that are learned well, and not without error."""
+    return r.task_split(drawn_patterns(noise=80.0), [2, 2, 2])
+
+
+@pytest.fixture(scope="module")
 def fresh_of_two():
     return new_classifier(2, width=8)
 

@@ -9,14 +9,14 @@ from smallnets.synthesize import replay as r
 
 
 @pytest.fixture(scope="module")
-def learned(fresh_of_two, tasks, longer, shared_cache):
+def learned(fresh_of_two, noisy, longer, shared_cache):
     """learned(method): accuracies after two tasks."""
     found = {}
 
     def of(method):
         if method not in found:
             result = r.incremental_fit(
-                fresh_of_two, tasks[:2], method, longer, seed=1, cache_dir=shared_cache
+                fresh_of_two, noisy[:2], method, longer, seed=1, cache_dir=shared_cache
             )
             found[method] = result.accuracies[-1]
         return found[method]

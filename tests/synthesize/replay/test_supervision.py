@@ -226,6 +226,9 @@ NAN = torch.tensor([[math.nan, 0.0]])
         (lambda: r.balance_weight(1, 1, "steps"), "step must be a whole number"),
         (lambda: r.balance_weight(1, 1, "halves"), "rule must be one of classes, steps"),
         (lambda: r.Method(new="half"), "new must be one of none, local, full"),
+        (lambda: r.Method(distil_replay=True), "exactly where it replays any; got replay 'none'"),
+        (lambda: r.Method(replay="noise"), "got replay 'noise' and no term"),
+        (lambda: r.Method(new="none"), "a method must have at least one term; got none"),
         (lambda: r.TermWeights(1, 1, -1, 1), "old_kd must be at least 0"),
         (
             lambda: r.classifier_terms(

@@ -54,7 +54,7 @@ class Method:
         dreaming: whether it is Always Be Dreaming, whose loss is its own.
 
     Raises:
-        ValueError: an unknown word.
+        ValueError: an unknown word, replayed images without a term or the reverse, or no term.
     """
 
     new: str = "local"
@@ -72,6 +72,14 @@ class Method:
         checks.one_of("replay", self.replay, SOURCES)
         checks.one_of("replay_labels", self.replay_labels, CUTS)
         checks.one_of("penalty", self.penalty, PENALTIES)
+        asked = self.distil_replay or self.replay_labels != "none" or self.dreaming
+        if asked != (self.replay != "none"):
+            raise ValueError(
+                "a method must have a term on replayed images exactly where it replays any; "
+                f"got replay {self.replay!r} and {'some' if asked else 'no'} term"
+            )
+        if self.new == "none" and not (self.distil_new or asked):
+            raise ValueError("a method must have at least one term; got none")
 
     @property
     def memory_free(self) -> bool:
