@@ -87,7 +87,7 @@ def replay_rivals() -> dict[str, Callable[[], float]]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     theirs, watched = plainly(generator), copy.deepcopy(network)
     kept: dict[str, Tensor] = {}
@@ -130,7 +130,7 @@ def replay_rivals() -> dict[str, Callable[[], float]]:
         watched.zero_grad()
         loss.backward()
         adam.step()
-        return float(loss)
+        return float(loss.detach())
 
     return {"ours": ours, "published way": published}
 
@@ -155,7 +155,7 @@ def genie_rivals() -> dict[str, Callable[[], float]]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     theirs, watched, other = copy.deepcopy(generator), copy.deepcopy(network), latents.clone()
     other.requires_grad_()
@@ -176,7 +176,7 @@ def genie_rivals() -> dict[str, Callable[[], float]]:
         watched.zero_grad()
         loss.backward()
         adam.step()
-        return float(loss)
+        return float(loss.detach())
 
     return {"ours": ours, "published way": published}
 

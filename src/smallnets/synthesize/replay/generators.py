@@ -79,7 +79,7 @@ class ReplayGenerator(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Images, in training mode normalised over their batch."""
         small = self.linear(latents).view(-1, *self.first_map)
-        if self.layers[1].weight.is_contiguous(memory_format=torch.channels_last):
+        if self.layers[-2].weight.is_contiguous(memory_format=torch.channels_last):
             small = small.contiguous(memory_format=torch.channels_last)
         images = self.layers(small)
         height, width = self.image_shape[1:]
