@@ -103,7 +103,7 @@ def test_refused_splits(patterns, tasks):
         ),
         (lambda: r.group_sizes(10, 4, 4), "must be a multiple of later; got 4"),
         (lambda: r.group_sizes(10, 11, 1), "first must be between 1 and 10; got 11"),
-        (lambda: r.hold_out(tasks, 1.0), "share must be between 0 and 1; got 1.0"),
+        (lambda: r.hold_out(tasks, 1.0), "share must be between 0 and 1, exclusive; got 1.0"),
         (lambda: r.hold_out([r.Task((0, 1), batches, batches)], 0.5), "got batches of your own"),
     ):
         with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):

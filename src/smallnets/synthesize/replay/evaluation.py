@@ -121,11 +121,10 @@ def evaluate(model: nn.Module, tasks: Sequence[Task]) -> StepAccuracies:
         confusion += torch.bincount(labels * classes + guess, minlength=classes**2).view(
             classes, classes
         )
-    return StepAccuracies(
-        *(torch.tensor(one, dtype=torch.float64) for one in (agnostic, aware, among_old)),
-        sizes,
-        confusion,
+    known, own, old = (
+        torch.tensor(one, dtype=torch.float64) for one in (agnostic, aware, among_old)
     )
+    return StepAccuracies(known, own, old, sizes, confusion)
 
 
 def _among(logits: Tensor, columns: Sequence[int]) -> Tensor:

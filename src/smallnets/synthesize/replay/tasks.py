@@ -214,8 +214,8 @@ def hold_out(tasks: Sequence[Task], share: float, seed: int = 0) -> HeldOut:
     Raises:
         ValueError: batches of your own, or a share of which no image is left on one side.
     """
-    checks.above("share", share, 0)
-    checks.between("share", share, 0, 1 - 1e-9)
+    if not 0 < checks.between("share", share, 0, 1) < 1:
+        raise ValueError(f"share must be between 0 and 1, exclusive; got {share}")
     training, choosing = [], []
     for task in tasks:
         if not isinstance(task.train, Dataset):
