@@ -77,7 +77,7 @@ def test_training_with_every_set_of_weights(known, name):
     assert set(made.history[0]) == {"loss", *EXPECTED[name]}
     assert made.history[-1]["loss"] < made.history[0]["loss"]
     assert made.n_old == 2
-    assert made.class_histogram.sum() == 1024
+    assert made.class_histogram.sum() == 512
     assert float(made.mean_probabilities.sum()) == pytest.approx(1, abs=1e-5)
     assert 0.5 <= made.confidence <= 1
     assert made.generator.training

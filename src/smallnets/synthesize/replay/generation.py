@@ -41,7 +41,7 @@ from smallnets.synthesize.replay.statistics import (
 from smallnets.training import Batch, TrainSettings, check_network, fit, seeded, teaching
 
 MODES = ("batch", "running")
-JUDGED = 1024  # images by which a finished generator is described
+JUDGED = 512  # images by which a finished generator is described
 Terms = dict[str, Tensor]
 
 
