@@ -1,0 +1,1 @@
+"""Synthesis: small training sets and replayed images that stand for data which are not kept."""
