@@ -117,7 +117,7 @@ def condense(
         resume: the state of a run of the same settings, data and seed, to go on from; `iterations`
             may be larger than its.
         callback: (updates so far, set, seconds) before every `every`-th update and after the last.
-        every: see `callback`; also how often the state is kept in `cache_dir`.
+        every: see `callback`. The state is kept in `cache_dir` as often, and every half a minute.
         cache_dir: folder in which the finished run is kept and, while it runs, its state. The same
             run is never done twice, and one that was killed goes on where it was, bit for bit.
         label: start of the kept file's name, and of the progress bar.

@@ -1,8 +1,7 @@
 """The synthetic images while they are learned: how they start, SGD on pixels, checkpoints."""
 
-import pickle
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +57,16 @@ class PixelState:
         self.losses.append(loss)
         self.iteration += 1
 
+    def copied(self) -> "PixelState":
+        """The same state with tensors and lists of its own."""
+        images, velocity = self.images.clone(), self.velocity.clone()
+        return replace(self, images=images, velocity=velocity, losses=list(self.losses))
+
     def save(self, path: str | Path) -> None:
         """Write the state, whole or not at all."""
         content = {**asdict(self), "images": self.images.cpu(), "velocity": self.velocity.cpu()}
-        with atomic_path(user_path(path)) as temporary:
-            torch.save(content, temporary)
+        with atomic_path(user_path(path)) as temporary, temporary.open("wb") as stream:
+            torch.save(content, stream)
 
     @staticmethod
     def load(path: str | Path) -> "PixelState":
@@ -77,7 +81,7 @@ class PixelState:
             raise FileNotFoundError(f"no state {file}; expected a file that save() wrote")
         try:
             return PixelState(**torch.load(file, weights_only=True))
-        except (RuntimeError, OSError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged file ends in whatever its bytes happen to mean
             raise ValueError(f"{file} is no state of a condensation: {one_line(error)}") from error
 
     def check_continues(self, identity: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from tqdm import tqdm
 from smallnets import checks
 from smallnets.storage import one_line, source_digest
 from smallnets.synthesize.condense.pixels import PixelState, start_images
-from smallnets.synthesize.condense.samplers import Sampler
+from smallnets.synthesize.condense.samplers import Fresh, Sampler
 from smallnets.synthesize.condense.sets import ImageSet, SyntheticSet, check_classes
 from smallnets.training import TrainSettings
 from smallnets.training.checkpoint import cache_path, code_digest
 
 Watch = Callable[[int, SyntheticSet, float], object]
 Step = Callable[[PixelState], float]
+SECONDS = 30.0  # between two states on disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +76,11 @@ def run(
             "class, of which all are taken",
             stacklevel=3,
         )
-    identity = identity_of(settings, seed, classes, real)
-    kept = keeping(cache_dir, label, every, identity, sampler=sampler)
-    state = kept.found() if resume is None else resume
+    place = TrainSettings(device=settings.device, precision=settings.precision)
+    where = place.accelerator, place.arithmetic
+    identity = identity_of(settings, seed, classes, real, sampler)
+    kept = keeping(cache_dir, label, every, identity, sampler=sampler, place=where)
+    state = kept.found() if resume is None else resume.copied()
     if state is None:
         images = start_images(real, classes, settings.ipc, settings.init, seed)
         state = PixelState(images, torch.zeros_like(images))
@@ -85,7 +88,6 @@ def run(
         state.check_continues(identity)
         checks.at_least("iterations", settings.iterations, state.iteration)
     state.identity = identity
-    place = TrainSettings(device=settings.device, precision=settings.precision)
     device = torch.device(place.accelerator)
     step = make_step(real, classes, settings, seed, sampler, device, place.arithmetic)
     state.images, state.velocity = state.images.to(device), state.velocity.to(device)
@@ -126,15 +128,19 @@ def chosen_classes(real: ImageSet, only: Sequence[int] | None) -> list[int]:
     return classes
 
 
-def identity_of(settings: Any, seed: int, classes: Sequence[int], real: ImageSet) -> dict[str, str]:
+def identity_of(
+    settings: Any, seed: int, classes: Sequence[int], real: ImageSet, sampler: Sampler
+) -> dict[str, str]:
     """What a run is, name by name, as texts."""
     digest = sha256()
     for tensor in (real.images, real.labels, real.mean, real.std):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().numpy())
     named = {name: str(value) for name, value in asdict(settings).items()}
+    networks = repr(sampler) if isinstance(sampler, Fresh) else type(sampler).__qualname__
     return {
-        **named, "method": type(settings).__name__, "seed": str(seed),
+        **named,
+        "networks": networks, "method": type(settings).__name__, "seed": str(seed),
         "classes": str(list(classes)), "data": digest.hexdigest()[:16],
     }  # fmt: skip
 
@@ -153,11 +159,13 @@ class Keeping:
 
     Attributes:
         path: of the finished run; the running one lies beside it. None keeps nothing.
-        every: updates between two states on disk.
+        every: the most updates between two states on disk, besides `SECONDS`.
+        written: when the last one was.
     """
 
     path: Path | None
     every: int
+    written: list[float] = field(default_factory=lambda: [time.monotonic()])
 
     @property
     def running(self) -> Path | None:
@@ -180,8 +188,9 @@ class Keeping:
         if state.iteration == iterations:
             state.save(self.path)
             self.running.unlink(missing_ok=True)
-        elif state.iteration % self.every == 0:
+        elif state.iteration % self.every == 0 or time.monotonic() - self.written[0] > SECONDS:
             state.save(self.running)
+            self.written[0] = time.monotonic()
 
 
 def keeping(
