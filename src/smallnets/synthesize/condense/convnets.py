@@ -13,6 +13,7 @@ from math import log2
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.synthesize.condense.norms import InstanceNorm
 
 DEPTHS = (1, 2, 3, 4)
 WIDTHS = (32, 64, 128, 256)
@@ -144,7 +145,7 @@ def norm_layers(norm: str, channels: int, size: tuple[int, int]) -> list[nn.Modu
         "none": list,
         "batch": lambda: [nn.BatchNorm2d(channels)],
         "layer": lambda: [nn.LayerNorm([channels, *size])],
-        "instance": lambda: [nn.GroupNorm(channels, channels)],
+        "instance": lambda: [InstanceNorm(channels)],
         "group": lambda: [nn.GroupNorm(GROUPS, channels)],
     }
     return makers[norm]()
