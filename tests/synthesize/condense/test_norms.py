@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from smallnets.synthesize.condense.norms import InstanceNorm, normalise_positions
+from smallnets.synthesize.condense.norms import InstanceNorm, norm_relu_pool, normalise_positions
 
 
 def both(channels=5):
@@ -42,6 +43,36 @@ def test_values_and_gradients_are_those_of_group_norm(graph):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), found[1])
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("size", [(4, 6), (5, 6)])
+def test_a_block_is_norm_relu_and_pooling(size, graph):
+    ours, theirs = both()
+    x = maps(size=size)
+    found, gradients = [], []
+    for step in (
+        lambda x: norm_relu_pool(x, ours),
+        lambda x: F.avg_pool2d(F.relu(theirs(x)), 2),
+    ):
+        norm = theirs if gradients else ours
+        leaf = x.clone().requires_grad_()
+        y = step(leaf)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        loss = (torch.tanh(y) * weights).sum()
+        first = torch.autograd.grad(loss, [leaf, norm.weight, norm.bias], create_graph=graph)
+        if graph:
+            squares = sum(one.square().sum() for one in first)
+            first += torch.autograd.grad(squares, [leaf, norm.weight])
+        gradients.append(first)
+        found.append(y)
+    torch.testing.assert_close(*found)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(norm_relu_pool(x, ours), found[1])
+    frozen = norm_relu_pool(x.clone().requires_grad_(), ours.requires_grad_(False))
+    torch.testing.assert_close(frozen, found[1])
 
 
 def test_second_gradients():

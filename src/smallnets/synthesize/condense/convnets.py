@@ -13,7 +13,7 @@ from math import log2
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.synthesize.condense.norms import InstanceNorm
+from smallnets.synthesize.condense.norms import InstanceNorm, norm_relu_pool
 
 DEPTHS = (1, 2, 3, 4)
 WIDTHS = (32, 64, 128, 256)
@@ -124,7 +124,14 @@ class ConvNet(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (n, channels, height, width) -> the last map, (n, dimension), channel first."""
-        return self.features(x).flatten(1)
+        spec = self.spec
+        if (spec.norm, spec.activation, spec.pooling) != ("instance", "relu", "average"):
+            return self.features(x).flatten(1)
+        for block in range(0, len(self.features), 4):
+            norm = self.features[block + 1]
+            assert isinstance(norm, InstanceNorm)
+            x = norm_relu_pool(self.features[block](x), norm)
+        return x.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images -> logits (n, classes)."""
