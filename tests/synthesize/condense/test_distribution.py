@@ -25,7 +25,7 @@ class RandomMatrix(nn.Module):
 
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_a_linear_embedding_moves_the_mean_to_that_of_the_class(real, ipc):
-    settings = replace(QUICK, ipc=ipc, iterations=400, lr=0.02 * ipc, strategy=None, batch_real=12)
+    settings = replace(QUICK, ipc=ipc, iterations=200, lr=0.04 * ipc, strategy=None, batch_real=12)
     start = dm.condense(real, replace(settings, iterations=1, lr=1e-9), embed_factory=RandomMatrix)
     learned = dm.condense(real, settings, embed_factory=RandomMatrix).set
     for label in range(real.num_classes):
