@@ -21,6 +21,14 @@ def small_net(classes=4, channels=3, size=(8, 8), **changed):
     return dm.Fresh(classes, channels, size, spec=spec)
 
 
+@pytest.fixture(autouse=True)
+def _one_start():
+    """Networks that a test builds itself have the same weights whatever ran before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def made():
     return made_images
