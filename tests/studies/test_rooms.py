@@ -11,7 +11,7 @@ from smallnets.data import names
 from smallnets.studies.study import StudySettings
 
 LIBRARY = Path(smallnets.__file__).parent
-ROOMS = ("distill", "prune", "search", "quantize")
+ROOMS = ("distill", "prune", "search", "quantize", "synthesize")
 STUDIES = ("similarity", "fidelity", "matching", "importance", "lana", "layered", "genie")
 SCALES = {"smoke", "small", "paper", "evidence"}
 FILES = [path for room in ROOMS for path in sorted((LIBRARY / room).rglob("*.py"))]

@@ -270,7 +270,8 @@ def test_a_room_that_was_edited_has_another_name_at_once(monkeypatch):
 def computing_as_before(settings):
     """PyTorch notes a precision under several words, and has to be told each of them to forget."""
     before = place_of_training(settings, None)
-    holders = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    of_mkldnn = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
+    holders = torch.backends.cuda.matmul, of_mkldnn
     words = [(one, one.fp32_precision) for one in holders if hasattr(one, "fp32_precision")]
     yield
     torch.set_float32_matmul_precision("highest")

@@ -1,1 +1,15 @@
-"""Images made to train on: condensed data sets, and replay without a memory."""
+"""Synthesis: images that stand for data, as condensed training sets and as replay without a memory."""
+
+from smallnets.entries import entries
+
+__getattr__, __dir__ = entries(
+    __name__,
+    {
+        "match_gradients": "condense",
+        "select": "condense",
+        "train_generator": "replay",
+        "incremental_fit": "replay",
+        "learn_task": "replay",
+        "choose_learning_rate": "replay",
+    },
+)
