@@ -14,6 +14,8 @@ LIBRARY = Path(smallnets.__file__).parent
 ROOMS = ("distill", "prune", "search", "quantize", "synthesize")
 STUDIES = ("similarity", "fidelity", "matching", "importance", "lana", "layered", "genie")
 SCALES = {"smoke", "small", "paper", "evidence"}
+# Methods that are many trainings themselves: a protocol of evaluation, a search over networks.
+MANY = {f"synthesize/condense/{name}.py" for name in ("evaluation", "search")}
 FILES = [path for room in ROOMS for path in sorted((LIBRARY / room).rglob("*.py"))]
 
 
@@ -57,7 +59,9 @@ def faults(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(LIBRARY)))
 def test_method_rooms_hold_methods(path):
-    assert faults(path.read_text()) == []
+    many = path.relative_to(LIBRARY).as_posix() in MANY
+    found = [one for one in faults(path.read_text()) if not (many and "run_parallel" in one)]
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Synthesis: images that stand for data, as condensed training sets and as replay without a memory."""
+"""Synthesis: images that stand for data, as condensed sets and as replay without a memory."""
 
 from smallnets.entries import entries
 

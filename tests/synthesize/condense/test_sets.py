@@ -29,7 +29,7 @@ def test_bytes_of_your_own_get_measured_constants():
     found = made.normalised().images
     torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
-    mean, std = dm.PUBLISHED_MOMENTS["cifar10"]
+    mean, std = dm.PUBLISHED_MOMENTS["CIFAR-10"]
     known = dm.image_set(made.images, made.labels, mean, std, ("a", "b", "c"))
     expected = (made.images[0, 1, 0, 0] / 255 - 0.4822) / 0.1994
     assert float(known.take(slice(1))[0, 1, 0, 0]) == pytest.approx(float(expected), rel=1e-5)
