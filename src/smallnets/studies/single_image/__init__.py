@@ -1,5 +1,6 @@
 """Chapter 11: what one photograph teaches, which one, and what it cannot."""
 
+from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.single_image.clips import (
     FARTHEST,
     GROWTH,
@@ -66,7 +67,7 @@ from smallnets.studies.single_image.toy import (
     small_network,
     spiral_teacher,
 )
-from smallnets.studies.single_image.watching import Questions, Watched
+from smallnets.studies.single_image.watching import Learning, Questions, Watched
 
 __all__ = [
     "EDGE",
@@ -78,6 +79,7 @@ __all__ = [
     "VIDEO",
     "AsClip",
     "Condition",
+    "Learning",
     "Options",
     "Questions",
     "Settings",
@@ -85,6 +87,7 @@ __all__ = [
     "Trained",
     "Watched",
     "ask_about_sources",
+    "build_network",
     "by_class",
     "choose_source",
     "clip_network",
@@ -92,6 +95,7 @@ __all__ = [
     "core_conditions",
     "coverage_of",
     "divided",
+    "evaluate_accuracy",
     "excerpts",
     "fake_clips",
     "features_of",

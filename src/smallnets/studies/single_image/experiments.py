@@ -235,7 +235,7 @@ def measure(
     Returns:
         Measure -> student -> number for the students of `core_conditions` and the "teacher"; and
         "over time": student -> shares of right answers on real test images along its training;
-        "teaching": "train" and "test" -> the teacher's along its training;
+        "teaching": "train" -> the teacher's on the images that it learns from;
         "spread": source -> mutual information; "classes": source -> classes hit;
         "rank": rank correlation of spread and accuracy over sources;
         "by class": "share" of the patches, "accuracy" and "agreement", one number a class;
@@ -260,7 +260,7 @@ def measure(
     twin = train_teacher(dataset, settings, seed, TWIN, cache_dir).network
     return by_measure(found) | {
         "over time": {name: thinned(one.history, "real") for name, one in trained.items()},
-        "teaching": {part: thinned(teacher.history, part) for part in ("train", "test")},
+        "teaching": {"train": thinned(teacher.history, "train")},
         "spread": spread,
         "classes": {name: one.classes_hit for name, one in covered.items()},
         "rank": {

@@ -28,9 +28,8 @@ from smallnets.studies.networks import build_network
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.single_image.conditions import Condition
 from smallnets.studies.single_image.plan import Settings
-from smallnets.studies.single_image.watching import Questions, Watched
-from smallnets.studies.watching import watched
-from smallnets.training import Classification, TrainSettings, fit, run_parallel, teaching
+from smallnets.studies.single_image.watching import Learning, Questions, Watched
+from smallnets.training import TrainSettings, fit, run_parallel, teaching
 from smallnets.training.checkpoint import History
 
 TEACHER, TWIN, HEAVY, SHORT, CLIPS, SPEECH = range(6)  # whose seed it is
@@ -63,7 +62,7 @@ def train_teacher(
             smoothed labels; SHORT, trained for a tenth of the time.
         cache_dir: folder for finished trainings.
     """
-    training, objective = settings.teaching, watched(dataset)
+    training = settings.teaching
     if kind == HEAVY:
         side = min(dataset.size)
         view = Augmentation(crop=side // 4, flip=dataset.flips, cutout=side // 2)
@@ -73,7 +72,7 @@ def train_teacher(
     network = build_network(settings.network, dataset, teacher_seed(seed, kind))
     history = fit(
         network, dataset, training, seed=teacher_seed(seed, kind),
-        objective=Classification(0.1) if kind == HEAVY else objective,
+        objective=Learning(0.1 if kind == HEAVY else 0.0),
         cache_dir=cache_dir, label="teacher",
     )  # fmt: skip
     return Trained(network, history)

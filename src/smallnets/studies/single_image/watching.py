@@ -1,6 +1,7 @@
-"""A student that is watched: how often it is right on real images while it sees none.
+"""Trainings that are watched: a teacher's right answers on the images that it learns from, and a
+student's on real images, of which it sees none.
 
-With every step the student is asked about a few real images, in evaluation mode. The log of the
+With every step a student is asked about a few real images, in evaluation mode. The log of the
 training, which holds the mean over the steps of an epoch, thus has the share of right answers.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smallnets.measure import evaluating
@@ -22,6 +24,25 @@ class Questions(NamedTuple):
 
     images: Tensor  # (n, ...), as the network takes them
     labels: Tensor  # (n,)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Cross-entropy with the labels, and "train", the share of right answers in the batch. No test
+    image is looked at.
+
+    Attributes:
+        smoothing: probability spread evenly over the classes.
+    """
+
+    smoothing: float = 0.0
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits = model(batch.images).float()
+        return {
+            "loss": F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing),
+            "train": (logits.argmax(1) == batch.labels).float().mean(),
+        }
 
 
 @dataclass(frozen=True, eq=False)
