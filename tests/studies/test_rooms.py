@@ -12,7 +12,16 @@ from smallnets.studies.study import StudySettings
 
 LIBRARY = Path(smallnets.__file__).parent
 ROOMS = ("distill", "prune", "search", "quantize")
-STUDIES = ("similarity", "fidelity", "matching", "importance", "lana", "layered", "genie")
+STUDIES = (
+    "similarity",
+    "fidelity",
+    "matching",
+    "importance",
+    "lana",
+    "layered",
+    "genie",
+    "single_image",
+)
 SCALES = {"smoke", "small", "paper", "evidence"}
 FILES = [path for room in ROOMS for path in sorted((LIBRARY / room).rglob("*.py"))]
 
