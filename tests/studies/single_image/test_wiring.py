@@ -46,7 +46,7 @@ def trained(digits, quick, monkeypatch):
 
 def first_batch(one):
     torch.manual_seed(0)
-    return next(iter(one.data))
+    return next(iter(one.data))[0]
 
 
 def test_a_student_starts_with_its_seed_and_is_asked_as_the_settings_say(trained, digits, quick):

@@ -76,7 +76,7 @@ def real_clips(dataset: Dataset, settings: Settings) -> Dataset:
     for part, seed in (("train", 0), ("test", 1)):
         clips, kinds = moving(getattr(some, f"x_{part}"), settings.frames, seed)
         parts |= {f"x_{part}": clips.flatten(1, 2), f"y_{part}": kinds}
-    mean, std = (one.repeat_interleave(settings.frames) for one in (some.mean, some.std))
+    mean, std = (one.repeat_interleave(settings.frames) for one in (dataset.mean, dataset.std))
     return Dataset("movements", **parts, class_names=MOVEMENTS, flips=False, moments=(mean, std))
 
 

@@ -214,7 +214,7 @@ PRESETS = {
         ),
         training=TrainSettings(
             epochs=1000, batch_size=512, lr=1e-3, weight_decay=0.0, schedule="constant",
-            optimizer="adam",
+            optimizer="adam", precision="32-true",  # soft answers are told by their third digits
         ),
         steps=97,
         imitation=PUBLISHED["small"],
