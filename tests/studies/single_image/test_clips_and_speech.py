@@ -132,9 +132,3 @@ def test_students_of_sound_are_trained_and_judged(voices, quick, tmp_path):
     student = study.train_speech_student(voices, quick, 0, sounds.CLIP, tmp_path)
     assert found[sounds.CLIP] == evaluate_accuracy(student.network, voices.dataset)
     assert student.history[-1].keys() == {"loss", "agreement", "real"}
-
-
-def test_silence_around_a_word_is_cut():
-    wave = torch.cat([torch.zeros(50), torch.ones(30), torch.zeros(20)])
-    assert len(sounds.spoken_part(wave)) == 30
-    assert len(sounds.spoken_part(torch.zeros(5))) == 0

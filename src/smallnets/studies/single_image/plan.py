@@ -193,6 +193,7 @@ PRESETS = {
         speech_teaching=_teaching(40, 50),
         speech_training=_imitating(50, 64),
         speech_steps=30,
+        seconds=300.0,
     ),
     # CIFAR at its published size: Wide ResNets, a pool of 50,000, Adam with a constant rate.
     "paper": replace(

@@ -41,7 +41,9 @@ from smallnets.studies.single_image.students import SPEECH, Trained, imitate
 from smallnets.studies.watching import train_watched
 
 KINDS = ("synthetic", "spoken", "npz:FILE")
-HEARD = Imitation(temperature=2.0, mixing="none", view=NO_VIEW)  # excerpts are mixed already
+HEARD = Imitation(temperature=2.0, mixing="none", view=NO_VIEW)
+# Words stand in silence, and so must excerpts: neither noise nor a second voice fills the gaps.
+EXCERPTS = ExcerptSettings(background=0.003, mixing_probability=0.0)
 CLIP, HISS, OWN = "clip of other words", "noise", "training words"
 
 
@@ -115,7 +117,7 @@ def open_speech(kind: str, settings: Settings, clip: str | None = None) -> Speec
 
 def divided(recordings: Recordings, settings: Settings, *, whole: bool = False) -> Speech:
     """Recordings of one's own: the first half of the words to be recognised, the training
-    recordings of all others as the clip. No word is on both sides.
+    recordings of all others, with the silence around them, as the clip. No word is on both sides.
 
     Args:
         recordings: of three words at least.
@@ -138,18 +140,10 @@ def divided(recordings: Recordings, settings: Settings, *, whole: bool = False) 
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(1))
     longest = round(settings.seconds * recordings.rate)
     clip = (
-        torch.cat([spoken_part(wave) for wave in others[order]])[:longest]
-        if known < len(names)
-        else recordings.x_train.new_zeros(1)
+        others[order].flatten()[:longest] if known < len(names) else recordings.x_train.new_zeros(1)
     )
     words = replace(recordings, **parts, class_names=names[:known])
     return Speech(words, clip, names[known:], real=True)
-
-
-def spoken_part(wave: Tensor, level: float = 0.02) -> Tensor:
-    """A recording (samples,) without the silence before and after it."""
-    loud = (wave.abs() > level * wave.abs().max()).nonzero()[:, 0]
-    return wave[int(loud[0]) : int(loud[-1]) + 1] if len(loud) else wave[:0]
 
 
 def train_speech_teacher(
@@ -174,7 +168,7 @@ def excerpts(speech: Speech, seed: int, source: str = CLIP) -> ExcerptGenerator:
         noise = torch.randn(wave.shape, generator=torch.Generator().manual_seed(seed))
         wave = noise * wave.square().mean().sqrt()
     seconds = speech.recordings.x_train.shape[1] / speech.recordings.rate
-    return ExcerptGenerator(wave, ExcerptSettings(seconds=seconds), speech.spectrogram, seed)
+    return ExcerptGenerator(wave, replace(EXCERPTS, seconds=seconds), speech.spectrogram, seed)
 
 
 def train_speech_student(
