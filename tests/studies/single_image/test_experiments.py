@@ -83,8 +83,6 @@ def test_everything_is_measured_of_every_student(measured, quick):
 def test_a_seed_gives_the_same_numbers_twice(digits, quick, voices, measured, tmp_path):
     again = study.measure(digits, quick, 0, "astronaut", voices, tmp_path)
     assert again == measured
-    other = study.measure(digits, quick, 1, "astronaut", voices, tmp_path)
-    assert other["spread"] != measured["spread"]
 
 
 def test_side_by_side_trains_all_that_is_measured(
@@ -146,7 +144,7 @@ def test_further_students_are_measured(digits, quick, kept):
 
 def test_seeds_are_joined_and_kept(digits, quick, voices, kept, tmp_path):
     run = Parameters("digits", "smoke", None, "cpu", "32-true", str(tmp_path))
-    common = {"dataset": digits, "settings": quick, "source": "noise", "speech": voices}
+    common = {"dataset": digits, "settings": quick, "source": "astronaut", "speech": voices}
     joined = seed_by_seed(study.measure, run, seeds=1, cache_dir=kept, **common)
     assert np.shape(joined["by class"]["share"]) == (1, 10)
     assert len(list(tmp_path.rglob("0.json"))) == 1
