@@ -38,6 +38,7 @@ from smallnets.studies.single_image.experiments import (
     rank_correlation,
     statistics_of,
     train_everything,
+    train_teachers,
     train_the_others,
 )
 from smallnets.studies.single_image.plan import PRESETS, Options, Settings, prepare
@@ -130,6 +131,7 @@ __all__ = [
     "train_speech_teacher",
     "train_student",
     "train_teacher",
+    "train_teachers",
     "train_the_others",
     "with_source",
 ]

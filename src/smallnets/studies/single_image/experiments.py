@@ -114,6 +114,16 @@ def statistics_of(settings: Settings, names: Mapping[str, Any]) -> dict[str, dic
     return {title(name): dict(vars(one)) for name, one in found.items()}
 
 
+def train_teachers(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> None:
+    """Train and keep the teacher of images and its twin, side by side. No test image is read."""
+    images: dict[str, Any] = {"dataset": dataset, "settings": settings, "seed": seed}
+    kinds = [partial(train_teacher, kind=kind, cache_dir=cache_dir, **images) for kind in
+             (TEACHER, TWIN)]  # fmt: skip
+    train_side_by_side(kinds, "teachers")
+
+
 def train_everything(
     dataset: Dataset,
     settings: Settings,
@@ -138,9 +148,8 @@ def train_everything(
     teachers: list[Callable[..., Any]] = [
         partial(train_clip_teacher, **images),
         partial(train_speech_teacher, **sounds),
-        partial(train_teacher, kind=TEACHER, **images),
-        partial(train_teacher, kind=TWIN, **images),
     ]
+    train_teachers(dataset, settings, seed, cache_dir)
     train_side_by_side(teachers, "teachers")
     students: list[Callable[..., Any]] = [
         partial(train_clip_student, source=source, **images),
