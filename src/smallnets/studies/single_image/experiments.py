@@ -119,8 +119,9 @@ def train_teachers(
 ) -> None:
     """Train and keep the teacher of images and its twin, side by side. No test image is read."""
     images: dict[str, Any] = {"dataset": dataset, "settings": settings, "seed": seed}
-    kinds = [partial(train_teacher, kind=kind, cache_dir=cache_dir, **images) for kind in
-             (TEACHER, TWIN)]  # fmt: skip
+    kinds: list[Callable[..., Any]] = [
+        partial(train_teacher, kind=kind, cache_dir=cache_dir, **images) for kind in (TEACHER, TWIN)
+    ]
     train_side_by_side(kinds, "teachers")
 
 
