@@ -72,12 +72,13 @@ def real_clips(dataset: Dataset, settings: Settings) -> Dataset:
         ones are, and whose classes are `MOVEMENTS`.
     """
     some = dataset.take(min(settings.clips, len(dataset.y_train)))
-    parts: dict[str, Tensor] = {}
-    for part, seed in (("train", 0), ("test", 1)):
-        clips, kinds = moving(getattr(some, f"x_{part}"), settings.frames, seed)
-        parts |= {f"x_{part}": clips.flatten(1, 2), f"y_{part}": kinds}
+    x_train, y_train = moving(some.x_train, settings.frames, 0)
+    x_test, y_test = moving(some.x_test, settings.frames, 1)
     mean, std = (one.repeat_interleave(settings.frames) for one in (dataset.mean, dataset.std))
-    return Dataset("movements", **parts, class_names=MOVEMENTS, flips=False, moments=(mean, std))
+    return Dataset(
+        "movements", x_train.flatten(1, 2), y_train, x_test.flatten(1, 2), y_test, MOVEMENTS,
+        flips=False, moments=(mean, std),
+    )  # fmt: skip
 
 
 class AsClip(nn.Module):

@@ -130,20 +130,27 @@ def divided(recordings: Recordings, settings: Settings, *, whole: bool = False) 
     names = recordings.class_names
     checks.at_least("number of words", len(names), 3)
     known = len(names) if whole else (len(names) + 1) // 2
-    parts: dict[str, Tensor] = {}
-    for part, most in zip(("train", "test"), settings.recordings, strict=True):
-        x, y = getattr(recordings, f"x_{part}"), getattr(recordings, f"y_{part}")
-        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-        mine = order[y[order] < known][:most]
-        parts |= {f"x_{part}": x[mine], f"y_{part}": y[mine]}
+    train, test = settings.recordings
+    x_train, y_train = _known(recordings.x_train, recordings.y_train, known, train)
+    x_test, y_test = _known(recordings.x_test, recordings.y_test, known, test)
     others = recordings.x_train[recordings.y_train >= known]
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(1))
     longest = round(settings.seconds * recordings.rate)
     clip = (
         others[order].flatten()[:longest] if known < len(names) else recordings.x_train.new_zeros(1)
     )
-    words = replace(recordings, **parts, class_names=names[:known])
+    words = replace(
+        recordings, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test,
+        class_names=names[:known],
+    )  # fmt: skip
     return Speech(words, clip, names[known:], real=True)
+
+
+def _known(x: Tensor, y: Tensor, known: int, most: int) -> tuple[Tensor, Tensor]:
+    """Recordings of the first words, mixed, and how many at most."""
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    mine = order[y[order] < known][:most]
+    return x[mine], y[mine]
 
 
 def train_speech_teacher(
