@@ -18,7 +18,7 @@ def quick():
     _, settings = study.prepare("digits", "smoke", options)
     return replace(
         settings, network="convnet-3", narrow="convnet-2", steps=2, asked=32, pools=(20,), many=40,
-        clips=24, recordings=(30, 20), foreign=None,
+        clips=24, recordings=(30, 20), foreign="digits",
     )  # fmt: skip
 
 
