@@ -9,8 +9,12 @@ import pytest
 pytestmark = pytest.mark.chapters
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
-SOLVED = [CHAPTERS / "03_does_kd_work.ipynb"]  # every solution stands for itself
+SOLVED = [
+    CHAPTERS / "03_does_kd_work.ipynb",
+    CHAPTERS / "11_single_image.ipynb",
+]  # every solution stands for itself
 SOLUTION = re.compile(r"\{solution\} (?P<name>\S+)\n(?P<text>.*?)\n````", re.DOTALL)
+EXERCISE = re.compile(r"\{exercise\}\n:label: (\S+)\n")
 CODE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 
 
@@ -19,7 +23,7 @@ def test_every_solution_runs(notebook, cells, start):
     start(notebook, scale="smoke")
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     solutions = [found for text in texts for found in SOLUTION.finditer(text)]
-    exercises = [name for text in texts for name in re.findall(r":label: (fid-\S+)\n", text)]
+    exercises = [name for text in texts for name in EXERCISE.findall(text)]
     assert [found["name"] for found in solutions] == exercises
     with plt.ioff():
         for found in solutions:

@@ -37,6 +37,15 @@ REPORTS = {
     "studies/lana/experiments.py": {"evaluate_on_test"},
     "studies/layered/experiments.py": {"changed_answers", "confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
+    "studies/single_image/clips.py": {"real_clips"},  # sets both parts in motion
+    "studies/single_image/experiments.py": {
+        "alignment",
+        "features_of",
+        "labels_of_test",
+        "logits_on_test",
+    },
+    "studies/single_image/speech.py": {"divided"},  # divides both parts by words
+    "studies/single_image/students.py": {"asked_on_test"},
     "studies/watching.py": {"watched"},
     "studies/study.py": {"open_study"},  # counts them
 }

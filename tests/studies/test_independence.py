@@ -7,7 +7,16 @@ import pytest
 from smallnets.data import load
 from smallnets.distill import matching as method
 from smallnets.distill.fidelity import Objective
-from smallnets.studies import fidelity, genie, importance, lana, layered, matching, similarity
+from smallnets.studies import (
+    fidelity,
+    genie,
+    importance,
+    lana,
+    layered,
+    matching,
+    similarity,
+    single_image,
+)
 from smallnets.studies.matching import StudentConfig
 from smallnets.studies.networks import build_network, train_network
 from smallnets.training import TrainSettings
@@ -117,11 +126,15 @@ def brief(study, **changes):
         (layered.train_float, brief(layered, network="convnet-2")),
         (genie.train_teacher, brief(genie, network="convnet-2")),
         (
+            lambda data, settings, seed: single_image.train_teacher(data, settings, seed).network,
+            brief(single_image, network="convnet-2"),
+        ),
+        (
             lambda data, settings, seed: lana.train_member("resnet-8", data, settings, seed),
             brief(lana),
         ),
     ],
-    ids=["02", "03", "04", "05", "08", "09", "06"],
+    ids=["02", "03", "04", "05", "08", "09", "11", "06"],
 )
 def test_a_chapters_first_network_depends_on_its_seed(digits, train, settings):
     ends = [digest(train(digits, settings, seed)) for seed in (0, 0, 1)]

@@ -12,7 +12,16 @@ from smallnets.studies.study import StudySettings
 
 LIBRARY = Path(smallnets.__file__).parent
 ROOMS = ("distill", "prune", "search", "quantize", "synthesize")
-STUDIES = ("similarity", "fidelity", "matching", "importance", "lana", "layered", "genie")
+STUDIES = (
+    "similarity",
+    "fidelity",
+    "matching",
+    "importance",
+    "lana",
+    "layered",
+    "genie",
+    "single_image",
+)
 SCALES = {"smoke", "small", "paper", "evidence"}
 # Methods that are many trainings themselves: a protocol of evaluation, a search over networks.
 MANY = {f"synthesize/condense/{name}.py" for name in ("evaluation", "search")}
