@@ -12,7 +12,13 @@ from smallnets.distill.matching import FunctionMatching, Matching, match
 from smallnets.distill.similarity import DistillationObjective, distil
 from smallnets.distill.similarity.objective import JointDistillation
 from smallnets.models import cifar_resnet
-from smallnets.search.lana import ReplaceableLayers, build_pool, distil_candidates, fine_tune
+from smallnets.search.lana import (
+    FineTuning,
+    ReplaceableLayers,
+    build_pool,
+    distil_candidates,
+    fine_tune,
+)
 from smallnets.training import Batch, JointModels, TrainSettings, seeded
 from smallnets.training.checkpoint import weights_digest
 
@@ -94,6 +100,7 @@ def test_objectives_wake_no_teacher(digits):
     for objective, model in (
         (JointDistillation(teacher, {"s": DistillationObjective(kd=1)}), joint),
         (FunctionMatching((teacher,), replace(Matching(), resolution=16)), student),
+        (FineTuning(teacher), student),
     ):
         objective(model, Batch(images, labels, torch.arange(32), noise))["loss"].backward()
         assert weights_digest(teacher.state_dict()) == before
