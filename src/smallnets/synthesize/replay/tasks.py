@@ -207,7 +207,7 @@ def hold_out(tasks: Sequence[Task], share: float, seed: int = 0) -> HeldOut:
     Choosing is not training: no run, neither to choose nor to compare, trains on them.
 
     Args:
-        tasks: of `Dataset`s.
+        tasks: whose data are a `Dataset` each.
         share: between 0 and 1, exclusive.
         seed: which images.
 
