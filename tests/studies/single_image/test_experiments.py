@@ -138,7 +138,7 @@ def test_further_students_are_measured(digits, quick, kept):
     found = study.measure_further(digits, few, 0, "astronaut", kept)
     names = study.further_conditions(few, "astronaut")
     assert found["accuracy"].keys() == names.keys()
-    assert {"untrained", "no rotation", "τ = 1", "mixing: none", "loss: top_k", "short teacher",
+    assert {"untrained", "no rotation", "T = 1", "mixing: none", "loss: top_k", "short teacher",
             "10 labelled images", "20 images, patchified", "JPEG files"} <= set(names)  # fmt: skip
 
 

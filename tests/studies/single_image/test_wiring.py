@@ -68,8 +68,8 @@ def test_conditions_change_what_they_say(trained, digits, quick):
     every |= study.further_conditions(replace(quick, foreign="digits"), "astronaut")
     assert trained(every["longer"]).training.epochs == 2 * plain.training.epochs
     assert trained(every["argmax"]).objective.objective.imitation.loss == "argmax"
-    assert trained(every["τ = 20"]).objective.objective.imitation.temperature == 20
-    assert trained(every["τ² in the loss"]).objective.objective.imitation.squared
+    assert trained(every["T = 20"]).objective.objective.imitation.temperature == 20
+    assert trained(every["T² in the loss"]).objective.objective.imitation.squared
     assert trained(every["no light view"]).objective.objective.imitation.view == si.NO_VIEW
     narrow = trained(every["narrower"])
     assert narrow.start == digest(build_network(quick.narrow, digits, 0))

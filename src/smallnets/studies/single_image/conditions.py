@@ -99,16 +99,16 @@ def further_conditions(settings: Settings, source: str) -> dict[str, Condition]:
         "no rotation": cut(degrees=0.0),
         "no shear": cut(shear=0.0),
         "no colours changed": cut(jitter_probability=0.0),
-        "no first crop": cut(initial_crop=None),
-        "large crops only": cut(inverse_scale=(8.0, 1.0)),
+        "no first square": cut(initial_crop=None),
+        "large boxes only": cut(inverse_scale=(8.0, 1.0)),
         "upside down, too": cut(vertical_flip=True),
         "random interpolation": cut(interpolation="random"),
         "no light view": asked(view=NO_VIEW),
-        "τ² in the loss": asked(squared=True),
+        "T² in the loss": asked(squared=True),
         "JPEG files": Condition(source, pool=max(settings.pools), jpeg=True),
     }
     students |= {f"mixing: {one}": asked(mixing=one) for one in settings.mixings}
-    students |= {f"τ = {tau:g}": asked(temperature=tau) for tau in settings.temperatures}
+    students |= {f"T = {t:g}": asked(temperature=t) for t in settings.temperatures}
     students |= {f"loss: {one}": asked(loss=one, k=classes_kept) for one in settings.losses}
     students |= {name: Condition(source, network=name) for name in settings.others}
     students |= {

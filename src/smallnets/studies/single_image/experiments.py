@@ -247,6 +247,7 @@ def measure(
         "over time": student -> shares of right answers on real test images along its training;
         "teaching": "train" -> the teacher's on the images that it learns from;
         "spread": source -> mutual information; "classes": source -> classes hit;
+        "page": "spread" -> the mutual information of the page, which is not among the sources;
         "rank": rank correlation of spread and accuracy over sources;
         "by class": "share" of the patches, "accuracy" and "agreement", one number a class;
         "alignment": "teacher" and "twin" -> layer -> CKA with the student's;
@@ -266,12 +267,14 @@ def measure(
         for name in with_source(settings, source)
     }
     spread = {name: one.mutual_information for name, one in covered.items()}
+    page = coverage_of(dataset, settings, seed, settings.page, teacher.network)
     student = trained[STUDENT].network
     twin = train_teacher(dataset, settings, seed, TWIN, cache_dir).network
     return by_measure(found) | {
         "over time": {name: thinned(one.history, "real") for name, one in trained.items()},
         "teaching": {"train": thinned(teacher.history, "train")},
         "spread": spread,
+        "page": {"spread": page.mutual_information},
         "classes": {name: one.classes_hit for name, one in covered.items()},
         "rank": {
             "spread": rank_correlation(
