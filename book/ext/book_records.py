@@ -228,10 +228,10 @@ def place(record):
 
 
 def movement(record):
-    """How many verdicts moved, where there was a run before."""
+    """How many verdicts moved, where they count and there was a run before."""
     from smallnets.book.history import moved
 
-    if not record.get("history"):
+    if not record.get("history") or not verdict_counts(record):
         return "–"
     count = len(moved(record))
     return f"{count} verdict{'s' if count != 1 else ''} moved" if count else "no verdict moved"
