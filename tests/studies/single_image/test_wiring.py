@@ -12,9 +12,10 @@ import torch
 from smallnets.distill import single_image as si
 from smallnets.studies import single_image as study
 from smallnets.studies.networks import build_network
+from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.single_image import students
-from smallnets.studies.single_image.watching import Learning, Questions, Watched
+from smallnets.studies.single_image.learning import Learning
 from smallnets.training import Batch
 from smallnets.training.checkpoint import weights_digest
 
@@ -157,11 +158,14 @@ def test_a_student_is_watched_without_a_change(digits):
         return {"loss": model(batch.images).sum()}
 
     images = digits.normalise(digits.x_train[:8])
-    terms = Watched(objective, asked)(network.train(), Batch(images, digits.y_train[:8]))
+    terms = Questioned(objective, {"real": asked})(
+        network.train(), Batch(images, digits.y_train[:8])
+    )
     assert terms.keys() == {"loss", "real"}
     assert 0 <= terms["real"] <= 1
     assert network.training
-    right = Watched(lambda *_: {}, Questions(asked.images, network.eval()(asked.images).argmax(1)))
+    own = Questions(asked.images, network.eval()(asked.images).argmax(1))
+    right = Questioned(lambda *_: {}, {"real": own})
     assert right(network, Batch(images, digits.y_train[:8]))["real"] == 1
     taught = Learning()(network, Batch(images, network(images).argmax(1)))
     assert taught["train"] == 1

@@ -32,7 +32,6 @@ from smallnets.studies.fidelity.students import (
     training_of,
 )
 from smallnets.studies.fidelity.toy import EDGE, follow, grid, small_network, spirals
-from smallnets.studies.fidelity.watching import Questions, Watched, thinned
 
 __all__ = [
     "EDGE",
@@ -40,10 +39,8 @@ __all__ = [
     "Condition",
     "Disagreement",
     "Options",
-    "Questions",
     "Settings",
     "Trained",
-    "Watched",
     "compared",
     "core_conditions",
     "first_disagreement",
@@ -65,7 +62,6 @@ __all__ = [
     "shown_images",
     "small_network",
     "spirals",
-    "thinned",
     "train_side_by_side",
     "train_student",
     "train_teacher",

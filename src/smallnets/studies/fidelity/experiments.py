@@ -38,7 +38,7 @@ from smallnets.studies.fidelity.students import (
     train_teacher,
     training_of,
 )
-from smallnets.studies.fidelity.watching import Questions, thinned
+from smallnets.studies.questions import Questions, thinned
 from smallnets.studies.study import by_measure
 from smallnets.training import observe
 

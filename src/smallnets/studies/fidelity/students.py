@@ -16,8 +16,8 @@ from smallnets.distill.fidelity.sources import ClassGaussian, foreign_images, ha
 from smallnets.distill.fidelity.start import between
 from smallnets.studies.fidelity.conditions import Condition
 from smallnets.studies.fidelity.plan import Settings
-from smallnets.studies.fidelity.watching import Questions, Watched
 from smallnets.studies.networks import build_network
+from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.seeds import member_seed
 from smallnets.surgery import recalibrate
 from smallnets.training import (
@@ -75,7 +75,7 @@ def train_teacher(
         own,
         settings.teaching,
         seed=number,
-        objective=Watched(Classification(), parts),
+        objective=Questioned(Classification(), parts),
         cache_dir=cache_dir,
         label="teacher",
     )
@@ -114,7 +114,7 @@ def train_student(
             shown,
             training,
             seed=seed,
-            objective=Watched(objective, parts),
+            objective=Questioned(objective, parts),
             cache_dir=cache_dir,
             label="student",
         )

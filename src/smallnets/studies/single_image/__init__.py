@@ -41,6 +41,7 @@ from smallnets.studies.single_image.experiments import (
     train_teachers,
     train_the_others,
 )
+from smallnets.studies.single_image.learning import Learning
 from smallnets.studies.single_image.plan import PRESETS, Options, Settings, prepare
 from smallnets.studies.single_image.speech import (
     HEARD,
@@ -68,7 +69,6 @@ from smallnets.studies.single_image.toy import (
     small_network,
     spiral_teacher,
 )
-from smallnets.studies.single_image.watching import Learning, Questions, Watched
 
 __all__ = [
     "EDGE",
@@ -82,11 +82,9 @@ __all__ = [
     "Condition",
     "Learning",
     "Options",
-    "Questions",
     "Settings",
     "Speech",
     "Trained",
-    "Watched",
     "ask_about_sources",
     "build_network",
     "by_class",

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from smallnets.distill.single_image import (
     source_statistics,
 )
 from smallnets.measure.ranking import correlations
+from smallnets.studies.questions import thinned
 from smallnets.studies.single_image.clips import (
     measure_clips,
     train_clip_student,
@@ -271,8 +271,8 @@ def measure(
     student = trained[STUDENT].network
     twin = train_teacher(dataset, settings, seed, TWIN, cache_dir).network
     return by_measure(found) | {
-        "over time": {name: thinned(one.history, "real") for name, one in trained.items()},
-        "teaching": {"train": thinned(teacher.history, "train")},
+        "over time": {name: thinned(one.history, "real", POINTS) for name, one in trained.items()},
+        "teaching": {"train": thinned(teacher.history, "train", POINTS)},
         "spread": spread,
         "page": {"spread": page.mutual_information},
         "classes": {name: one.classes_hit for name, one in covered.items()},
@@ -300,12 +300,6 @@ def measure_further(
             for name, condition in further_conditions(settings, source).items()
         }
     )
-
-
-def thinned(history: list[dict[str, float]], name: str) -> list[float]:
-    """A term of a log as means over equal parts of the training."""
-    parts = np.array_split([epoch[name] for epoch in history], min(POINTS, len(history)))
-    return [float(part.mean()) for part in parts]
 
 
 def rank_correlation(first: list[float], second: list[float]) -> float:

@@ -25,15 +25,17 @@ from smallnets.distill.single_image import (
     source_image,
 )
 from smallnets.studies.networks import build_network
+from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.seeds import teacher_seed
 from smallnets.studies.single_image.conditions import Condition
+from smallnets.studies.single_image.learning import Learning
 from smallnets.studies.single_image.plan import Settings
-from smallnets.studies.single_image.watching import Learning, Questions, Watched
 from smallnets.training import TrainSettings, fit, run_parallel, teaching
 from smallnets.training.checkpoint import History
 
 TEACHER, TWIN, HEAVY, SHORT, CLIPS, SPEECH = range(6)  # whose seed it is
 HELD_OUT = 999  # seed of patches that no student is shown
+ASKED = 16  # real images about which a student is asked in a step
 REAL = 512  # real images about which a student is asked while it is trained, at most
 LARGEST = 512  # pixels, longer side of a source: larger photographs would only take memory
 
@@ -189,11 +191,11 @@ def imitate(
     """
     normalise = Normalise(dataset.mean, dataset.std)
     objective = SingleImageDistillation(teacher, normalise, imitation)
+    questions = {"real": asked_on_test(real or dataset)}
     with teaching([teacher], training.accelerator):
         return fit(
             student, batches.without_labels(), replace(training, augmentation=None), seed=seed,
-            objective=Watched(objective, asked_on_test(real or dataset)), cache_dir=cache_dir,
-            label=label,
+            objective=Questioned(objective, questions, ASKED), cache_dir=cache_dir, label=label,
         )  # fmt: skip
 
 
