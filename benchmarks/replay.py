@@ -70,6 +70,14 @@ def with_upsampled(generator: DataGenerator) -> DataGenerator:
     return joined
 
 
+def stepped(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+    """Go a step down a loss, and say how large it was before."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
 def replay_rivals() -> dict[str, Callable[[], float]]:
     """A step of chapter 12's generator."""
     torch.manual_seed(0)
@@ -84,10 +92,7 @@ def replay_rivals() -> dict[str, Callable[[], float]]:
 
     def ours() -> float:
         loss = objective.terms(mine, latents, pairs=pairs)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        return stepped(optimizer, loss)
 
     theirs, watched = plainly(generator), copy.deepcopy(network)
     kept: dict[str, Tensor] = {}
@@ -126,11 +131,8 @@ def replay_rivals() -> dict[str, Callable[[], float]]:
             + WEIGHTS.bn * sum(statistics) / len(statistics)
             + WEIGHTS.diversity * diversity
         )
-        adam.zero_grad()
         watched.zero_grad()
-        loss.backward()
-        adam.step()
-        return float(loss.detach())
+        return stepped(adam, loss)
 
     return {"ours": ours, "published way": published}
 
@@ -152,10 +154,7 @@ def genie_rivals() -> dict[str, Callable[[], float]]:
             images = mine(own)
             frozen(images)
             loss = bns_loss(tap.inputs, stats, images).total
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        return stepped(optimizer, loss)
 
     theirs, watched, other = copy.deepcopy(generator), copy.deepcopy(network), latents.clone()
     other.requires_grad_()
@@ -172,11 +171,8 @@ def genie_rivals() -> dict[str, Callable[[], float]]:
                 mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
                 gap = (mean - stat.mean).square().sum() + (std - stat.std).square().sum()
                 loss = loss + gap / len(mean)
-        adam.zero_grad()
         watched.zero_grad()
-        loss.backward()
-        adam.step()
-        return float(loss.detach())
+        return stepped(adam, loss)
 
     return {"ours": ours, "published way": published}
 

@@ -40,7 +40,7 @@ def upsampled_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
             f"x must be (batch, {weight.shape[1]}, height, width); got {tuple(x.shape)}"
         )
     kernels = phase_kernels(weight)
-    if _is_channels_last(x):
+    if is_channels_last(x):
         kernels = kernels.contiguous(memory_format=torch.channels_last)
     shared = None if bias is None else bias.repeat(4)
     phases: Tensor = _Interleave.apply(F.conv2d(x, kernels, shared, padding=1))
@@ -129,9 +129,10 @@ def _places(shape: torch.Size) -> list[tuple[Place, Place]]:
     ]
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether maps (batch, channels, height, width) lie in memory with their channels last."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format

@@ -127,16 +127,13 @@ def pair_accuracy(logits: Tensor, labels: Tensor, pairs: Tensor) -> Tensor:
     """
     check_finite("logits", logits)
     first, second = _pairs(pairs, logits.shape[1])
+    of_class = [logits[labels == one] for one in range(logits.shape[1])]
     found = []
     for i, j in zip(first.tolist(), second.tolist(), strict=True):
-        right = torch.cat(
-            [
-                logits[labels == i, i] > logits[labels == i, j],
-                logits[labels == j, j] > logits[labels == j, i],
-            ]
-        )
-        if not bool((labels == i).any() and (labels == j).any()):
+        mine, others = of_class[i], of_class[j]
+        if not len(mine) or not len(others):
             raise ValueError(f"both classes of a pair must have images; classes {i}, {j} have not")
+        right = torch.cat([mine[:, i] > mine[:, j], others[:, j] > others[:, i]])
         found.append(right.double().mean())
     return torch.stack(found)
 
@@ -175,11 +172,8 @@ def pair_damage(
         test: the old tasks; their test images are used.
         pairs: int64 (pairs, 2).
     """
-    accuracies = []
-    for model in (before, after):
-        logits, labels = _of_tasks(model, test)
-        accuracies.append(pair_accuracy(logits, labels, pairs))
-    return PairDamage(*accuracies)
+    known, left = (pair_accuracy(*_of_tasks(model, test), pairs) for model in (before, after))
+    return PairDamage(known, left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,11 +338,15 @@ def fine_grained(
     """
     pairs = class_pairs(head_of(before, head).out_features)
     first, second = pairs.T
+    known = pair_accuracy(*_of_tasks(before, test), pairs)
     return FineGrained(
         pairs,
         head_similarity(before, head=head)[first, second],
         {name: pair_visibility(before, one, pairs, temperature) for name, one in images.items()},
-        {name: pair_damage(before, one, test, pairs) for name, one in after.items()},
+        {
+            name: PairDamage(known, pair_accuracy(*_of_tasks(one, test), pairs))
+            for name, one in after.items()
+        },
     )
 
 

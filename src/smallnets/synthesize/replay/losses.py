@@ -109,10 +109,10 @@ def _telescoped(images: Tensor) -> Tensor:
     top, bottom = images[..., 0, :].sum(), images[..., -1, :].sum()
     left, right = images[..., :, 0].sum(), images[..., :, -1].sum()
     corners = images[..., [0, 0, -1, -1], [0, -1, 0, -1]].sum((0, 1))
-    slanted, square = (height - 1) * (width - 1) * count, count
+    slanted = (height - 1) * (width - 1) * count
     terms = (
-        (left - right) / (height * (width - 1) * square),
-        (top - bottom) / ((height - 1) * width * square),
+        (left - right) / (height * (width - 1) * count),
+        (top - bottom) / ((height - 1) * width * count),
         ((bottom + left - corners[2]) - (top + right - corners[1])) / slanted,
         ((top + left - corners[0]) - (bottom + right - corners[3])) / slanted,
     )

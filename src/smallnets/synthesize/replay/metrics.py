@@ -50,8 +50,9 @@ def average_incremental_accuracy_without_first(matrix: Matrix, sizes: Sequence[i
     Raises:
         ValueError: there is no other step.
     """
-    checks.whole("number of steps", len(_lower(matrix)), 2)
-    return float(step_accuracy(matrix, sizes)[1:].mean())
+    accuracies = step_accuracy(matrix, sizes)
+    checks.whole("number of steps", len(accuracies), 2)
+    return float(accuracies[1:].mean())
 
 
 def forgetting_per_task(matrix: Matrix) -> np.ndarray:
@@ -76,6 +77,6 @@ def _lower(matrix: Matrix) -> np.ndarray:
     a = np.asarray(matrix, dtype=float)
     if a.ndim != 2 or a.shape[0] != a.shape[1] or not len(a):
         raise ValueError(f"matrix must be square, a row a step; got shape {a.shape}")
-    if not np.isfinite(np.tril(np.where(np.tri(len(a)) > 0, a, 0))).all():
+    if not np.isfinite(np.tril(a)).all():
         raise ValueError("matrix must be finite up to its diagonal; got NaN or infinity")
     return a

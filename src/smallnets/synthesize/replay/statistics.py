@@ -6,7 +6,6 @@ over channels). Here norms are not squared, and variances are compared, not devi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smallnets.losses import to_float32
 from smallnets.models.hooks import Recorder
+from smallnets.models.upsampled import is_channels_last
 from smallnets.synthesize.replay.heads import head_name
 
 TINY = 1e-8  # added to variances in the loss of Always Be Dreaming
@@ -95,12 +95,7 @@ class ClassifierTap:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._recorder.close()
 
 
@@ -189,10 +184,6 @@ class _BatchMoments(torch.autograd.Function):
 
 
 def _channel_sums(x: Tensor) -> Tensor:
-    if (
-        x.dim() == 4
-        and not x.is_contiguous()
-        and x.is_contiguous(memory_format=torch.channels_last)
-    ):
+    if is_channels_last(x):
         return x.permute(0, 2, 3, 1).flatten(0, 2).sum(0)
     return x.flatten(2).sum(2).sum(0) if x.dim() > 2 else x.sum(0)

@@ -113,8 +113,8 @@ def learn_task(
     n_old = 0 if step == 0 else head_of(model, name).out_features
     _check_step(model, task, ask, step, n_old, earlier, name)
     n_new = len(task.classes)
-    shape = task.train.glance().shape[1:]  # type: ignore[union-attr]
-    check_network("model", model, task.train.glance())  # type: ignore[union-attr]
+    glance = task.train.glance()  # type: ignore[union-attr]
+    check_network("model", model, glance)
     data = _training_data(task, earlier if ask.all_data else (), n_old + n_new, settings)
     if step == 0:
         new = copy.deepcopy(model)
@@ -129,7 +129,7 @@ def learn_task(
     new = grow_head(model, n_new, seed=number(seed, step, HEAD), head=name).requires_grad_(True)
     if ask.replay == "generator" and generator is None:
         generator = train_generator(
-            old, tuple(shape), _generator_settings(ask, settings), n_old=n_old,
+            old, tuple(glance.shape[1:]), _generator_settings(ask, settings), n_old=n_old,
             seed=number(seed, step, GENERATOR), head=name, cache_dir=cache_dir,
         )  # fmt: skip
     if generator is not None and generator.n_old != n_old:

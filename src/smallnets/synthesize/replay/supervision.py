@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smallnets import checks
+from smallnets import checks, losses
 from smallnets.losses import to_float32
 
 ALPHA_RULES = ("classes", "steps")
@@ -32,8 +32,10 @@ class DivergedError(ValueError):
 
 def check_finite(name: str, logits: Tensor) -> None:
     """Raise DivergedError unless all logits are finite."""
-    if not bool(logits.isfinite().all()):
-        raise DivergedError(f"{name} must be finite; got NaN or infinity")
+    try:
+        losses.check_finite(name, logits)
+    except ValueError as error:
+        raise DivergedError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def distillation(
     """
     checks.above("temperature", temperature, 0)
     _check(student_logits, n_old)
+    check_finite("student_logits", student_logits)
     if teacher_logits.dim() != 2 or len(teacher_logits) != len(student_logits):
         raise ValueError(
             f"teacher_logits must be ({len(student_logits)}, {n_old} or more); "
@@ -215,7 +218,6 @@ def _check(student_logits: Tensor, n_old: int) -> None:
             f"student_logits must be (batch, classes); got {tuple(student_logits.shape)}"
         )
     checks.between("n_old", checks.whole("n_old", n_old, 1), 1, student_logits.shape[1] - 1)
-    check_finite("student_logits", student_logits)
 
 
 def balance_weight(n_old: int, n_new: int, rule: str = "classes", step: int | None = None) -> float:

@@ -5,8 +5,10 @@ The columns of the head are in the order in which classes come: task 0 has the f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from smallnets import checks
 from smallnets.data import Dataset, TrainingData, as_batches
@@ -42,13 +44,16 @@ class Task:
         object.__setattr__(self, "test", test)
         for part, data in (("train", train), ("test", test)):
             if isinstance(data, Dataset):
-                labels = data.y_train if part == "train" else data.y_test
-                strange = set(labels.unique().tolist()) - set(self.classes)
-                if strange:
-                    raise ValueError(
-                        f"labels of a task must be among its classes {list(self.classes)}; "
-                        f"its {part} part has {sorted(strange)}"
-                    )
+                self.check_labels(part, data.y_train if part == "train" else data.y_test)
+
+    def check_labels(self, part: str, labels: Tensor) -> None:
+        """Raise ValueError unless all labels of its "train" or "test" part are its classes."""
+        strange = set(labels.unique().tolist()) - set(self.classes)
+        if strange:
+            raise ValueError(
+                f"labels of a task must be among its classes {list(self.classes)}; "
+                f"its {part} part has {sorted(strange)}"
+            )
 
 
 def check_tasks(tasks: Sequence[Task]) -> list[int]:
@@ -184,8 +189,7 @@ def _by_sizes(
         )
     if sum(sizes) > len(classes):
         raise ValueError(f"sizes must sum to at most the {len(classes)} classes; got {sum(sizes)}")
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
-    return [classes[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    return [classes[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
