@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from smallnets.data import Batches
 from smallnets.synthesize import replay as r
-from smallnets.synthesize.replay import incremental, steps
+from smallnets.synthesize.replay import incremental, objective, steps
+from smallnets.training import Batch
 
 
 def fit(fresh, tasks, settings, method="mfgr", **named):
@@ -334,3 +336,21 @@ def test_labels_of_another_task_are_refused(fresh, tasks, settings):
 def test_empty_task(patterns):
     with pytest.raises(ValueError, match="every one of sizes must be at least 1; got 0"):
         r.task_split(patterns, [2, 0])
+
+
+def test_replayed_images_lie_in_memory_as_the_new_ones_do():
+    """A student that is trained in contiguous memory must not meet channels-last images: on some
+    processors its weight gradients would crash, see `smallnets.models.layout`.
+    """
+    for given, wanted in (
+        (torch.channels_last, torch.contiguous_format),
+        (torch.contiguous_format, torch.channels_last),
+    ):
+        drawn = torch.rand(6, 3, 8, 8).contiguous(memory_format=given)
+        source = SimpleNamespace(draw=lambda count, like, noise, drawn=drawn: drawn[:count])
+        images = torch.rand(4, 3, 8, 8).contiguous(memory_format=wanted)
+        batch = Batch(images, torch.zeros(4), noise=torch.Generator())
+        found = objective._drawn(source, batch, 6, 2, 2)
+        assert torch.equal(found, drawn)
+        assert found.is_contiguous(memory_format=wanted)
+        assert not found.is_contiguous(memory_format=given)

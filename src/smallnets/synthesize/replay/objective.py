@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data import Augmentation
+from smallnets.models.upsampled import is_channels_last
 from smallnets.surgery import batch_norms
 from smallnets.synthesize.replay.dreaming import (
     PUBLISHED_DREAMING,
@@ -197,7 +198,10 @@ class Dreaming:
 def _drawn(source: ReplaySource, batch: Batch, fixed: int | None, n_old: int, n_new: int) -> Tensor:
     assert batch.noise is not None
     count = fixed or max(2, round(len(batch.images) * n_old / n_new))
-    return source.draw(count, batch.images, batch.noise)
+    images = source.draw(count, batch.images, batch.noise)
+    # In the order in which the student is trained, see `smallnets.models.layout`.
+    last = is_channels_last(batch.images)
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _keep_statistics(student: nn.Module) -> None:
