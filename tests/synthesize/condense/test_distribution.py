@@ -205,6 +205,7 @@ def test_global_random_numbers_are_left_alone(real, net):
         ({"init": "mean"}, "init must be one of real, noise"),
         ({"strategy": "color_blur"}, "every family of strategy must be one of"),
         ({"joint": "yes"}, "joint must be True, False or None"),
+        ({"joint": 1}, "joint must be True, False or None"),
         ({"precision": "half"}, "precision must be one of"),
         ({"device": "tpu"}, "device must be one of"),
     ],

@@ -5,7 +5,7 @@ then a linear classifier on the flattened last map. The embedding is that flatte
 weights are those of the official code: `features.I.weight` with I counting the layers there are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import product
 from math import log2
@@ -164,14 +164,3 @@ def activation(name: str) -> nn.Module:
         "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "swish": nn.SiLU
     }  # fmt: skip
     return makers[name]()
-
-
-def varied(name: str, values: tuple[object, ...]) -> Iterator[ConvNetSpec]:
-    """The default member with one field changed to each of `values`, as an ablation asks for.
-
-    Raises:
-        ValueError: no such field, or a value out of range.
-    """
-    checks.one_of("field", name, [field.name for field in fields(ConvNetSpec)])
-    for value in values:
-        yield ConvNetSpec(**{name: value})  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ class DMSettings:
         check_strategy(self.strategy)
         checks.one_of("device", self.device, DEVICES)
         checks.one_of("precision", self.precision, PRECISIONS)
-        if self.joint not in (True, False, None):
+        if self.joint is not None and not isinstance(self.joint, bool):
             raise ValueError(f"joint must be True, False or None; got {self.joint!r}")
 
 

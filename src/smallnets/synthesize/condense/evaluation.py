@@ -128,8 +128,9 @@ def train_on(
         network = factory().train()
         network.to(device, memory_format=memory_format(network))
         count = right = done = 0
-        for epoch, rate in enumerate(settings.rates):
-            if epoch == 0 or rate != settings.rates[epoch - 1]:
+        rates = settings.rates
+        for epoch, rate in enumerate(rates):
+            if epoch == 0 or rate != rates[epoch - 1]:
                 optimizer = _sgd(network, settings, rate)
             count = right = 0
             for which in torch.randperm(len(images), generator=draws).split(settings.batch_size):
@@ -234,15 +235,14 @@ def evaluate_set(
     judged = [sets] if isinstance(sets, ImageSet) else list(sets)
     if not judged or not len(seeds):
         raise ValueError("there must be at least one set and one seed; got none")
-    images = test_set(test)
+    tested = test_set(test)
     for one in judged:
-        check_same_constants(one, images)
+        check_same_constants(one, tested)
     jobs = [{"images": one, "seed": int(seed)} for one in judged for seed in seeds]
 
     def job(images: ImageSet, seed: int) -> float:
-        return accuracy(train_on(images, factory, settings, seed).network, test_images)
+        return accuracy(train_on(images, factory, settings, seed).network, tested)
 
-    test_images = images
     found = run_parallel(job, jobs, workers=workers, description="evaluating")
     return EvalResult(torch.tensor(found, dtype=torch.float64).view(len(judged), len(seeds)))
 

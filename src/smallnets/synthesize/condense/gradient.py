@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smallnets import checks
+from smallnets import checks, measure
 from smallnets.models import memory_format
 from smallnets.synthesize.condense import chance
 from smallnets.synthesize.condense.augmentation import (
@@ -314,14 +314,9 @@ def frozen_statistics(network: nn.Module, images: Tensor) -> Iterator[None]:
         images: (n, channels, height, width).
     """
     kinds = nn.modules.batchnorm._BatchNorm
-    norms = [one for one in network.modules() if isinstance(one, kinds)]
-    if norms:
+    norms = nn.ModuleList(one for one in network.modules() if isinstance(one, kinds))
+    if len(norms):
         with torch.no_grad():
             network(images)
-    for norm in norms:
-        norm.eval()
-    try:
+    with measure.evaluating(norms):
         yield
-    finally:
-        for norm in norms:
-            norm.train()

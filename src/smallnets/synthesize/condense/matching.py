@@ -77,8 +77,8 @@ def class_mean_loss(
         terms = []
         for x, s in changed:
             with torch.no_grad():
-                mean = embed(x).mean(0, keepdim=True)
-            terms.append(dm_loss(mean, embed(s)))
+                found = embed(x)
+            terms.append(dm_loss(found, embed(s)))
         return torch.stack(terms).sum()
     check_joint(sum(len(s) for _, s in changed))
     with torch.no_grad():
@@ -137,7 +137,7 @@ def mean_embedding(
             found = network.embed(part).float().sum(0)  # type: ignore[operator]
             total = found if total is None else total + found
     assert total is not None
-    return (total / len(x)).clone()
+    return total / len(x)
 
 
 def groups(classes: Sequence[int], ipc: int, together: int) -> Iterator[Sequence[int]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smallnets import checks
+from smallnets import checks, measure
 from smallnets.synthesize.condense.convnets import ConvNet, ConvNetSpec, first_padding, norm_layers
 
 NAMES = (
@@ -209,16 +209,14 @@ def features_of(name: str, body: nn.Module, channels: int, size: tuple[int, int]
     Raises:
         ValueError: nothing is left of such an image.
     """
-    kept = {key: value.clone() for key, value in body.state_dict().items()}  # BatchNorm counts
     try:
-        with torch.no_grad():
+        with measure.evaluating(body), torch.no_grad():  # else batch norm would count the zeros
             count = body(torch.zeros(2, channels, *size)).flatten(1).shape[1]
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"{name} does not take images of {channels}x{size[0]}x{size[1]}: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    body.load_state_dict(kept)
     return count
 
 

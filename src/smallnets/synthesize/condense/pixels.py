@@ -1,7 +1,7 @@
 """The synthetic images while they are learned: how they start, SGD on pixels, checkpoints."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ class PixelState:
 
     def save(self, path: str | Path) -> None:
         """Write the state, whole or not at all."""
-        content = {**asdict(self), "images": self.images.cpu(), "velocity": self.velocity.cpu()}
+        content = {**vars(self), "images": self.images.cpu(), "velocity": self.velocity.cpu()}
         with atomic_path(user_path(path)) as temporary, temporary.open("wb") as stream:
             torch.save(content, stream)
 

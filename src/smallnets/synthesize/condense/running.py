@@ -153,7 +153,7 @@ def as_set(real: ImageSet, classes: Sequence[int], images: Tensor) -> SyntheticS
     return SyntheticSet(flat, labels, real.mean, real.std, real.classes)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keeping:
     """Where a run keeps its state and its finished set, if anywhere.
 
@@ -165,7 +165,7 @@ class Keeping:
 
     path: Path | None
     every: int
-    written: list[float] = field(default_factory=lambda: [time.monotonic()])
+    written: float = field(default_factory=time.monotonic)
 
     @property
     def running(self) -> Path | None:
@@ -188,9 +188,9 @@ class Keeping:
         if state.iteration == iterations:
             state.save(self.path)
             self.running.unlink(missing_ok=True)
-        elif state.iteration % self.every == 0 or time.monotonic() - self.written[0] > SECONDS:
+        elif state.iteration % self.every == 0 or time.monotonic() - self.written > SECONDS:
             state.save(self.running)
-            self.written[0] = time.monotonic()
+            self.written = time.monotonic()
 
 
 def keeping(
