@@ -151,3 +151,11 @@ def test_images_that_are_none_are_refused_in_one_line(tmp_path):
         with pytest.raises(ValueError, match="is no synthetic set") as caught:
             dm.SyntheticSet.load(tmp_path / f"{name}.npz")
         assert "\n" not in str(caught.value)
+
+
+def test_images_of_ones_own_are_contiguous():
+    """A network that is trained in contiguous memory must not meet channels-last images."""
+    images = torch.rand(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    made = dm.image_set(images, torch.arange(4))
+    assert made.images.is_contiguous()
+    assert torch.equal(made.images, images)

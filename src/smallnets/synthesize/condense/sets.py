@@ -238,6 +238,7 @@ def image_set(
         images = images.float()
     names = classes or [str(label) for label in range(int(labels.max()) + 1)]
     mean, std = (torch.as_tensor(one, dtype=torch.float32) for one in (mean, std))
+    images = images.contiguous()  # the order that is sound for every network, see `models.layout`
     return ImageSet(images, labels.long(), mean, std, tuple(names))
 
 
