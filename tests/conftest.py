@@ -1,5 +1,6 @@
 """What every test may use: the golden values, and a hypothesis profile without a clock."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
+
+# As in the Makefile, for a single `pytest`: sums of another number of threads have other last digits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The first call of a torch operation can take longer than hypothesis allows an example.
 settings.register_profile("smallnets", deadline=None, derandomize=True)
