@@ -9,7 +9,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# As in the Makefile, for a single `pytest`: sums of another number of threads have other last digits.
+# As in the Makefile, for `pytest` alone: with more threads sums have other last digits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The first call of a torch operation can take longer than hypothesis allows an example.
