@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
-OF_DATA = ("dataset", "flips", "speech", "device", "precision")  # what stored evidence may be asked for
+OF_DATA = ("dataset", "flips", "speech", "device", "precision")  # what evidence may be asked for
 REFUSED = (
     "ValueError",
     "OSError",
