@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from smallnets.quantize.genie.generator import DataGenerator
 from smallnets.quantize.genie.statistics import (
@@ -121,6 +122,29 @@ def test_swing_keeps_the_shape_and_is_a_shift(stride, kernel, height, width, gro
     shifted = torch.roll(x, (1 - down, 1 - across), (2, 3))
     inner = slice(kernel // 2 // stride + 1, -(kernel // 2 // stride) - 2)
     torch.testing.assert_close(out[..., inner, inner], conv(shifted)[..., inner, inner])
+
+
+@given(
+    jitter=st.integers(1, 3), down=st.integers(0, 6), across=st.integers(0, 6),
+    height=st.integers(4, 7), width=st.integers(4, 7), last=st.booleans(),
+)  # fmt: skip
+def test_swing_is_padding_by_reflection_and_a_crop(jitter, down, across, height, width, last):
+    down, across = min(down, 2 * jitter), min(across, 2 * jitter)
+    one = torch.randn(2, 4, height, width, dtype=torch.float64)
+    if last:
+        one = one.contiguous(memory_format=torch.channels_last)
+    other = one.clone().requires_grad_()
+    one.requires_grad_()
+    conv = nn.Conv2d(4, 3, 3, 2, 1).double()
+    ours = SwingConv2d(conv, jitter)(one, (across, down))
+    padded = F.pad(other, [jitter] * 4, mode="reflect")
+    theirs = conv(padded[..., down : down + height, across : across + width])
+    torch.testing.assert_close(ours, theirs)
+    up = torch.randn_like(ours)
+    (mine,), (expected,) = (
+        torch.autograd.grad(y, x, up) for y, x in ((ours, one), (theirs, other))
+    )
+    torch.testing.assert_close(mine, expected)
 
 
 def test_swing_draws_and_leaves_the_network_alone(resnet, pictures):
