@@ -1,37 +1,24 @@
-"""Steps of two synthesisers against the published way of doing the same, at one and two threads.
+"""A step of replay's generator against the published way of doing it, at one and two threads.
 
-Chapter 12, a step of the generator: 32 pixels, latent 1000, batch 64, all six terms. The published
-way upsamples and convolves the large map, has hooks on every BatchNorm that copy its input to take
-its variance, leaves `requires_grad` on, so that every step computes gradients of all the
-classifier's weights and throws them away, and stays in contiguous memory.
-
-Chapter 09, an iteration of Genie's synthesiser: ResNet-8, batch 128, 32 pixels, swing convolutions
-off in both. The published way does the same three things, with torch's mean and std as statistics.
-Ours is the library's loss and frozen network, with the upsampled convolution in the generator.
-
-Both rivals of a pair start from the same weights and compute the same loss; that is checked first.
-Peak memory is that of the tensors which a step allocates, as torch's profiler counts them.
+32 pixels, latent 1000, batch 64, all six terms. The published way upsamples and convolves the large
+map, has hooks on every BatchNorm that copy its input to take its variance, leaves `requires_grad`
+on, so that every step computes gradients of all the classifier's weights and throws them away, and
+stays in contiguous memory.
 """
 
 import copy
-import itertools
 from collections.abc import Callable
 
 import torch
-from _race import race, report
+from _plain import plainly, stepped
+from _race import race_at_threads
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from smallnets.models import cifar_resnet
-from smallnets.models.upsampled import UpsampledConv2d
-from smallnets.quantize.genie.generator import DataGenerator
-from smallnets.quantize.genie.statistics import BatchNormInputs, bn_statistics, bns_loss
-from smallnets.quantize.genie.synthesis import frozen_copy
 from smallnets.synthesize import replay as r
 
-BATCH, GENIE_BATCH, LATENT, ROUNDS = 64, 128, 1000, 7
-ASKED = {"replay": 1.5, "genie": 2.0}
+BATCH, LATENT = 64, 1000
 WEIGHTS = r.GeneratorWeights(diversity=0.1)
 
 
@@ -44,42 +31,8 @@ def classifier() -> nn.Module:
     return network.eval()
 
 
-def plainly(generator: nn.Module) -> nn.Module:
-    """A copy with an upsampling and a convolution in the place of each upsampled convolution."""
-    plain = copy.deepcopy(generator)
-    for parent in list(plain.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, UpsampledConv2d):
-                convolution = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1)
-                convolution.load_state_dict(child.state_dict())
-                setattr(parent, name, nn.Sequential(nn.Upsample(scale_factor=2), convolution))
-            elif isinstance(child, nn.LeakyReLU):
-                child.inplace = False
-    return plain
-
-
-def with_upsampled(generator: DataGenerator) -> DataGenerator:
-    """A copy of Genie's generator whose pairs of upsampling and convolution are one layer each."""
-    joined = copy.deepcopy(generator)
-    layers = joined.layers
-    for place, (first, second) in enumerate(itertools.pairwise(list(layers))):
-        if isinstance(first, nn.Upsample) and isinstance(second, nn.Conv2d):
-            one = UpsampledConv2d(second.in_channels, second.out_channels)
-            one.load_state_dict(second.state_dict())
-            layers[place], layers[place + 1] = nn.Identity(), one
-    return joined
-
-
-def stepped(optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
-    """Go a step down a loss, and say how large it was before."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
-
-
-def replay_rivals() -> dict[str, Callable[[], float]]:
-    """A step of chapter 12's generator."""
+def rivals() -> dict[str, Callable[[], float]]:
+    """Name -> a step, which gives its loss."""
     torch.manual_seed(0)
     network, generator = classifier(), r.generator_32(latent=LATENT)
     latents = torch.randn(BATCH, LATENT)
@@ -137,80 +90,9 @@ def replay_rivals() -> dict[str, Callable[[], float]]:
     return {"ours": ours, "published way": published}
 
 
-def genie_rivals() -> dict[str, Callable[[], float]]:
-    """An iteration of chapter 09's synthesiser."""
-    torch.manual_seed(0)
-    network, generator = classifier(), DataGenerator(32)
-    stats = bn_statistics(network)
-    latents = torch.randn(GENIE_BATCH, 256)
-    frozen = frozen_copy(network).to(memory_format=torch.channels_last)
-    mine = with_upsampled(generator).to(memory_format=torch.channels_last)
-    own = latents.clone().requires_grad_()
-    rates = [{"params": [own], "lr": 0.1}, {"params": list(mine.parameters())}]
-    optimizer = torch.optim.Adam(rates, 0.01)
-
-    def ours() -> float:
-        with BatchNormInputs(frozen) as tap:
-            images = mine(own)
-            frozen(images)
-            loss = bns_loss(tap.inputs, stats, images).total
-        return stepped(optimizer, loss)
-
-    theirs, watched, other = copy.deepcopy(generator), copy.deepcopy(network), latents.clone()
-    other.requires_grad_()
-    rates = [{"params": [other], "lr": 0.1}, {"params": list(theirs.parameters())}]
-    adam = torch.optim.Adam(rates, 0.01)
-
-    def published() -> float:
-        with BatchNormInputs(watched) as tap:
-            images = theirs(other)
-            watched(images)
-            loss = images.mean((2, 3)).square().sum() + (images.std((2, 3)) - 1).square().sum()
-            loss = loss / len(images)
-            for x, stat in zip(tap.inputs, stats, strict=True):
-                mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
-                gap = (mean - stat.mean).square().sum() + (std - stat.std).square().sum()
-                loss = loss + gap / len(mean)
-        watched.zero_grad()
-        return stepped(adam, loss)
-
-    return {"ours": ours, "published way": published}
-
-
-def peak(run: Callable[[], object]) -> float:
-    """MB of tensors that a run holds at most beyond what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        run()
-    events = (e for e in record.profiler.kineto_results.events() if e.name() == "[memory]")
-    held = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    return most / 1e6
-
-
 def main() -> None:
-    for name, rivals_of in (("replay", replay_rivals), ("genie", genie_rivals)):
-        rivals = rivals_of()
-        first = [run() for run in rivals.values()]
-        assert abs(first[0] - first[1]) < 1e-3 * abs(first[1]), (
-            f"they compute other losses: {first}"
-        )
-        sizes = {rival: peak(run) for rival, run in rivals.items()}
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            seconds = race(rivals, ROUNDS)
-            title = {
-                "replay": f"generator of chapter 12, batch {BATCH}",
-                "genie": f"synthesiser of chapter 09, batch {GENIE_BATCH}",
-            }[name]
-            report(
-                f"a step of the {title}, 32 pixels, ResNet-8, {threads} thread(s)", seconds, "ours"
-            )
-            ratio = seconds["published way"] / seconds["ours"]
-            print(f"  ratio {ratio:.2f}, at least {ASKED[name]} is asked")
-        torch.set_num_threads(1)
-        print("  peak memory of a step: " + ", ".join(f"{k} {v:.0f} MB" for k, v in sizes.items()))
+    title = f"a step of replay's generator, batch {BATCH}, 32 pixels, ResNet-8"
+    race_at_threads(title, rivals(), "ours", asked=1.5)
 
 
 if __name__ == "__main__":

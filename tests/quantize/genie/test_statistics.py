@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from smallnets.quantize.genie.generator import DataGenerator
 from smallnets.quantize.genie.statistics import (
@@ -12,28 +13,15 @@ from smallnets.quantize.genie.statistics import (
     BNStat,
     bn_statistics,
     bns_loss,
-    channel_moments,
     matching_loss,
 )
 from smallnets.quantize.genie.swing import SwingConv2d, phase_coverage, swing
+from smallnets.training import seeded
 
 
 def stats_of(x):
     variance, mean = torch.var_mean(x, (0, 2, 3))
     return BNStat("norm", mean, variance.sqrt())
-
-
-@given(st.integers(2, 5), st.integers(1, 4), st.integers(1, 5))
-def test_moments_are_var_mean_with_its_gradient(batch, channels, side):
-    x = torch.randn(batch, channels, side, side, dtype=torch.float64) + 3
-    one, two = x.clone().requires_grad_(True), x.clone().requires_grad_(True)
-    mean, variance = channel_moments(one)
-    expected, wanted = torch.var_mean(two, (0, 2, 3))
-    torch.testing.assert_close((variance, mean), (expected, wanted))
-    weights = torch.randn(2, channels, dtype=torch.float64)
-    (weights[0] @ mean + weights[1] @ variance).backward()
-    (weights[0] @ wanted + weights[1] @ expected).backward()
-    torch.testing.assert_close(one.grad, two.grad)
 
 
 def test_loss_is_zero_of_a_batch_with_these_statistics_and_blind_to_order():
@@ -136,6 +124,29 @@ def test_swing_keeps_the_shape_and_is_a_shift(stride, kernel, height, width, gro
     torch.testing.assert_close(out[..., inner, inner], conv(shifted)[..., inner, inner])
 
 
+@given(
+    jitter=st.integers(1, 3), down=st.integers(0, 6), across=st.integers(0, 6),
+    height=st.integers(4, 7), width=st.integers(4, 7), last=st.booleans(),
+)  # fmt: skip
+def test_swing_is_padding_by_reflection_and_a_crop(jitter, down, across, height, width, last):
+    down, across = min(down, 2 * jitter), min(across, 2 * jitter)
+    one = torch.randn(2, 4, height, width, dtype=torch.float64)
+    if last:
+        one = one.contiguous(memory_format=torch.channels_last)
+    other = one.clone().requires_grad_()
+    one.requires_grad_()
+    conv = nn.Conv2d(4, 3, 3, 2, 1).double()
+    ours = SwingConv2d(conv, jitter)(one, (across, down))
+    padded = F.pad(other, [jitter] * 4, mode="reflect")
+    theirs = conv(padded[..., down : down + height, across : across + width])
+    torch.testing.assert_close(ours, theirs)
+    up = torch.randn_like(ours)
+    (mine,), (expected,) = (
+        torch.autograd.grad(y, x, up) for y, x in ((ours, one), (theirs, other))
+    )
+    torch.testing.assert_close(mine, expected)
+
+
 def test_swing_draws_and_leaves_the_network_alone(resnet, pictures):
     swung = swing(resnet, generator=torch.Generator().manual_seed(0))
     names = [name for name, m in swung.named_modules() if isinstance(m, SwingConv2d)]
@@ -185,3 +196,31 @@ def test_generator():
         DataGenerator(30)
     with pytest.raises(ValueError, match="every one of widths must be at least 1"):
         DataGenerator(8, widths=(0, 4))
+
+
+def test_the_generator_is_upsampling_and_convolution():
+    """With the same first weights, under the same names, as of the layers written one by one."""
+    with seeded(0):
+        generator = DataGenerator((8, 12), 16, 3, (6, 5))
+    with seeded(0):
+        linear = nn.Linear(16, 6 * 2 * 3)
+        layers = nn.Sequential(
+            nn.BatchNorm2d(6),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(6, 5, 3, padding=1),
+            nn.BatchNorm2d(5),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(5, 3, 3, padding=1),
+            nn.Tanh(),
+            nn.BatchNorm2d(3, affine=False),
+        )
+    plain = nn.ModuleDict({"linear": linear, "layers": layers}).state_dict()
+    assert list(generator.state_dict()) == list(plain)
+    assert all(torch.equal(value, plain[name]) for name, value in generator.state_dict().items())
+    latents = torch.randn(7, 16)
+    expected = layers(linear(latents).view(-1, 6, 2, 3))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = generator.to(memory_format=layout)(latents)
+        torch.testing.assert_close(images, expected, rtol=1e-4, atol=1e-5)
+        assert images.is_contiguous()

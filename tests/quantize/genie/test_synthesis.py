@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from smallnets.models.upsampled import is_channels_last
 from smallnets.quantize.genie.statistics import matching_loss
 from smallnets.quantize.genie.synthesis import (
     METHODS,
     SynthesisSettings,
     _number,
     corner_energy,
+    fast_copy,
     roughness,
     shorter,
     synthesize,
@@ -134,6 +136,36 @@ def test_swing_changes_images(resnet):
     plain = synthesize(resnet, 16, SHAPE, settings=FEW, swing=False)
     swung = synthesize(resnet, 16, SHAPE, settings=FEW)
     assert not torch.allclose(plain.images, swung.images)
+
+
+class Viewing(nn.Module):
+    """Flattens its maps with a view, which only contiguous memory allows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6)
+        self.classifier = nn.Linear(6 * 64, 4)
+
+    def forward(self, x):
+        return self.classifier(self.norm(self.conv(x)).relu().view(len(x), -1))
+
+
+def test_order_in_memory(resnet):
+    """The frozen copy is in the faster order where it works, and images never are: what is done
+    with them later may compute weight gradients, see `smallnets.models.layout`.
+    """
+    viewing = Viewing()
+    viewing(torch.randn(32, *SHAPE))
+    viewing.eval()
+    for network, last in ((resnet, True), (viewing, False)):
+        copied = fast_copy(network, torch.zeros(2, *SHAPE))
+        convolution = next(m for m in copied.modules() if isinstance(m, nn.Conv2d))
+        assert is_channels_last(convolution.weight) is last
+        assert not any(p.requires_grad for p in copied.parameters())
+        assert all(p.is_contiguous() and p.requires_grad for p in network.parameters())
+        for method in ("genie", "gba", "pixels"):
+            made = synthesize(network, 20, SHAPE, method, settings=replace(FEW, iterations=2))
+            assert made.images.is_contiguous()
 
 
 def test_what_pictures_look_like():

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from smallnets import checks
+from smallnets.models.upsampled import UpsampledConv2d, is_channels_last
 
 
 class DataGenerator(nn.Module):
     """Latent vectors (batch, latent_dim) -> images (batch, channels, height, width).
 
-    Linear to a quarter of the side, twice nearest-neighbour upsampling and a 3x3 convolution. The
-    last norm has no scale and shift: over the batch, every colour channel has mean 0 and deviation
-    1, as normalised images have. It stays in training mode for its whole life.
+    Linear to a quarter of the side, twice nearest-neighbour upsampling and a 3x3 convolution, which
+    are one layer; the identities stand where the official code upsamples, so that weights have its
+    names. The last norm has no scale and shift: over the batch, every colour channel has mean 0 and
+    deviation 1, as normalised images have. It stays in training mode for its whole life.
 
     Args:
         image_size: height and width, multiples of 4; or one number for both.
@@ -44,16 +47,19 @@ class DataGenerator(nn.Module):
         self.linear = nn.Linear(latent_dim, first * self.first_map[1] * self.first_map[2])
         self.layers = nn.Sequential(
             nn.BatchNorm2d(first),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(first, second, 3, padding=1),
+            nn.Identity(),
+            UpsampledConv2d(first, second),
             nn.BatchNorm2d(second),
             nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(second, channels, 3, padding=1),
+            nn.Identity(),
+            UpsampledConv2d(second, channels),
             nn.Tanh(),
             nn.BatchNorm2d(channels, affine=False),
         )
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Images, normalised over the batch."""
-        return self.layers(self.linear(latents).view(-1, *self.first_map))
+        """Images, normalised over the batch, in contiguous memory."""
+        small = self.linear(latents).view(-1, *self.first_map)
+        if is_channels_last(self.layers[2].weight):
+            small = small.contiguous(memory_format=torch.channels_last)
+        return self.layers(small).contiguous()

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smallnets import checks
 from smallnets.models.hooks import Recorder
+from smallnets.models.moments import channel_moments
 
 REDUCTIONS = ("channel_mean", "sum")
 EPSILON = 1e-6  # as in the official code, whatever the layer's own
@@ -195,40 +196,6 @@ def bns_loss(
         mean_terms.append(mean.square().sum() / len(images))
         std_terms.append((_root(variance) - 1).square().sum() / len(images))
     return BNSLoss(torch.stack(mean_terms).sum(), torch.stack(std_terms).sum())
-
-
-def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and unbiased variances (channels,) of (batch, channels, ...).
-
-    As torch.var_mean, in a fifth of the time: sums run along memory, and one pass makes the
-    gradient.
-    """
-    moments: tuple[Tensor, Tensor] = _ChannelMoments.apply(x)
-    return moments
-
-
-class _ChannelMoments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        count = x.numel() // x.shape[1]
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        mean = _channel_sums(x) / count
-        centred = x - mean.view(shape)
-        ctx.save_for_backward(centred)
-        ctx.count, ctx.shape = count, shape
-        return mean, _channel_sums(centred.square()) / max(count - 1, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        to_mean, to_variance = gradients
-        (centred,) = ctx.saved_tensors
-        slope = to_variance * (2 / max(ctx.count - 1, 1))
-        shift = (to_mean / ctx.count).view(ctx.shape)
-        return torch.addcmul(shift, centred, slope.view(ctx.shape))
-
-
-def _channel_sums(x: Tensor) -> Tensor:
-    return x.flatten(2).sum(2).sum(0) if x.dim() > 2 else x.sum(0)
 
 
 def matching_loss(model: nn.Module, images: Tensor, stats: Sequence[BNStat] | None = None) -> float:

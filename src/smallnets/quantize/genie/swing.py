@@ -11,10 +11,10 @@ paper's section on swing convolution).
 import copy
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smallnets import checks
 from smallnets.surgery import replace_module
@@ -63,8 +63,45 @@ class SwingConv2d(nn.Module):
         across, down = self.draw() if offset is None else offset
         for name, place in (("width", across), ("height", down)):
             checks.between(f"offset along the {name}", place, 0, 2 * j)
-        padded = F.pad(x, (j, j, j, j), mode="reflect")
-        return self.conv(padded[..., down : down + height, across : across + width])
+        moved: Tensor = _Move.apply(x, down - j, across - j)
+        return self.conv(moved)
+
+
+class _Move(torch.autograd.Function):
+    """Maps read some pixels further down and across, mirrored at the edges: padding by reflection
+    and a crop, in the order in memory of the maps, as is the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, down: int, across: int) -> Tensor:
+        ctx.pieces = [
+            ((..., row, column), (..., from_row, from_column))
+            for row, from_row in _pieces(x.shape[-2], down)
+            for column, from_column in _pieces(x.shape[-1], across)
+        ]
+        out = torch.empty_like(x)
+        for place, source in ctx.pieces:
+            out[place] = x[source]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        back = torch.zeros_like(gradient)
+        for place, source in ctx.pieces:
+            back[source] += gradient[place]
+        return back, None, None
+
+
+def _pieces(size: int, by: int) -> list[tuple[slice, slice]]:
+    """(where to, where from) of a line that is read `by` places further on, at most size - 1."""
+    if by >= 0:
+        whole = slice(0, size - by), slice(by, size)
+        mirrored = [(size - by + k, size - 2 - k) for k in range(by)]
+    else:
+        whole = slice(-by, size), slice(0, size + by)
+        mirrored = [(-by - 1 - k, 1 + k) for k in range(-by)]
+    return [whole, *((slice(a, a + 1), slice(b, b + 1)) for a, b in mirrored)]
 
 
 def is_strided(module: nn.Module) -> bool:

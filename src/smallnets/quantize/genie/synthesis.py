@@ -23,6 +23,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from smallnets import checks
+from smallnets.models.layout import volumes
 from smallnets.quantize.genie.generator import DataGenerator
 from smallnets.quantize.genie.statistics import (
     REDUCTIONS,
@@ -155,11 +156,11 @@ def synthesize(
         images = torch.randn(n_images, *shape, generator=generator).to(like)
         return Synthesis(images, [], 0.0, method)
     coins = torch.Generator()
-    network = frozen_copy(model)
+    network = fast_copy(model, torch.zeros(2, *shape).to(like))
     if swing:
         network = swung(network, settings.jitter, coins)
     make = partial(_make, network, stats, shape, method, settings, coins)
-    code = source_digest("quantize", "surgery.py")
+    code = source_digest("quantize", "surgery.py", "models/upsampled.py", "models/moments.py")
     together = method == "gba" or settings.one_generator  # one generator makes all batches
     parts = []
     for batch in (None,) if together else range(batches):
@@ -184,6 +185,23 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     for module in copied.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
+    return copied
+
+
+def fast_copy(model: nn.Module, images: Tensor) -> nn.Module:
+    """A frozen copy with its weights in channels-last memory, if it has maps and takes images so: a
+    `view` across channels and places does not.
+
+    It has no weight gradients, so that `smallnets.models.layout` has nothing to say against it.
+    """
+    copied = frozen_copy(model)
+    if volumes(copied):
+        return copied
+    try:
+        with torch.no_grad():
+            copied.to(memory_format=torch.channels_last)(images)
+    except RuntimeError:
+        copied.to(memory_format=torch.contiguous_format)
     return copied
 
 
@@ -252,9 +270,10 @@ def _make(
 
 
 def new_generator(shape: tuple[int, ...], settings: SynthesisSettings, seed: int) -> DataGenerator:
-    """A generator for images of a shape, drawn from a seed."""
+    """A generator for images of a shape, drawn from a seed, in the faster order in memory."""
     with seeded(seed):
-        return DataGenerator((shape[1], shape[2]), settings.latent_dim, shape[0], settings.widths)
+        drawn = DataGenerator((shape[1], shape[2]), settings.latent_dim, shape[0], settings.widths)
+    return drawn.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

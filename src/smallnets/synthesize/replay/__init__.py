@@ -98,7 +98,6 @@ from smallnets.synthesize.replay.objective import (
 from smallnets.synthesize.replay.statistics import (
     BNStatistics,
     ClassifierTap,
-    batch_moments,
     bn_norm_loss,
     bn_statistics,
     gaussian_bn_loss,
@@ -161,7 +160,6 @@ __all__ = [
     "average_incremental_accuracy",
     "average_incremental_accuracy_without_first",
     "balance_weight",
-    "batch_moments",
     "bn_norm_loss",
     "bn_statistics",
     "check_tasks",

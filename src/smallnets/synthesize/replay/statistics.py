@@ -6,15 +6,14 @@ over channels). Here norms are not squared, and variances are compared, not devi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from smallnets.losses import to_float32
 from smallnets.models.hooks import Recorder
-from smallnets.models.upsampled import is_channels_last
+from smallnets.models.moments import channel_moments
 from smallnets.synthesize.replay.heads import head_name
 
 TINY = 1e-8  # added to variances in the loss of Always Be Dreaming
@@ -114,7 +113,7 @@ def bn_norm_loss(inputs: Sequence[Tensor], statistics: Sequence[BNStatistics]) -
     """
     terms = []
     for x, stored in _paired(inputs, statistics):
-        mean, variance = batch_moments(x)
+        mean, variance = channel_moments(x, correction=0)
         terms.append(torch.linalg.vector_norm(variance - stored.var.to(variance)))
         terms.append(torch.linalg.vector_norm(mean - stored.mean.to(mean)))
     return torch.stack(terms).sum() / len(inputs)
@@ -130,7 +129,7 @@ def gaussian_bn_loss(inputs: Sequence[Tensor], statistics: Sequence[BNStatistics
     """
     terms = []
     for x, stored in _paired(inputs, statistics):
-        mean, variance = batch_moments(x)
+        mean, variance = channel_moments(x, correction=0)
         v, v_l = variance + TINY, stored.var.to(variance) + TINY
         gap = (stored.mean.to(mean) - mean).square()
         terms.append(((v / v_l).log() / 2 - (1 - (v_l + gap) / v) / 2).mean())
@@ -151,39 +150,3 @@ def _paired(
                 f"got {tuple(x.shape)}"
             )
     return list(zip(inputs, statistics, strict=True))
-
-
-def batch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and biased variances (channels,) of (batch, channels, ...), in float32 or wider.
-
-    As torch.var_mean, several times as fast: sums run along memory, and one pass makes the
-    gradient.
-    """
-    moments: tuple[Tensor, Tensor] = _BatchMoments.apply(to_float32(x))
-    return moments
-
-
-class _BatchMoments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        count = x.numel() // x.shape[1]
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        mean = _channel_sums(x) / count
-        variance = _channel_sums((x - mean.view(shape)).square_()) / count
-        ctx.save_for_backward(x, mean)
-        ctx.count, ctx.shape = count, shape
-        return mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        to_mean, to_variance = gradients
-        x, mean = ctx.saved_tensors
-        slope = to_variance * (2 / ctx.count)
-        shift = to_mean / ctx.count - slope * mean
-        return torch.addcmul(shift.view(ctx.shape), x, slope.view(ctx.shape))
-
-
-def _channel_sums(x: Tensor) -> Tensor:
-    if is_channels_last(x):
-        return x.permute(0, 2, 3, 1).flatten(0, 2).sum(0)
-    return x.flatten(2).sum(2).sum(0) if x.dim() > 2 else x.sum(0)
