@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from smallnets.synthesize.condense.augmentation import (
     check_strategy,
     sample_dsa,
 )
+from smallnets.synthesize.condense.closed import Blocks, suits
+from smallnets.synthesize.condense.convnets import ConvNet
 from smallnets.synthesize.condense.matching import in_cache
 from smallnets.synthesize.condense.pixels import STARTS, PixelState
 from smallnets.synthesize.condense.running import Condensed, Watch, run
@@ -159,6 +162,12 @@ def real_gradient(
         together: images at a time.
         precision: "32-true" or "bf16-mixed".
     """
+    if suits(network, x):
+        with torch.no_grad():
+            blocks = Blocks(cast(ConvNet, network), precision, backward=True)
+            for part in x.split(together):
+                blocks.add_gradients(part, label, len(x))
+            return blocks.gradients()
     weights = list(network.parameters())
     total = [torch.zeros_like(weight) for weight in weights]
     autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")

@@ -8,12 +8,14 @@ is (2 / ipc) (mean_S - mean_T), the same for all images of a class.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.synthesize.condense.augmentation import DSAParams, apply_dsa
+from smallnets.synthesize.condense.closed import Blocks, suits
 from smallnets.synthesize.condense.convnets import ConvNet
 
 Embed = Callable[[Tensor], Tensor]
@@ -132,9 +134,12 @@ def mean_embedding(
     step = together or in_cache(network, (x.shape[2], x.shape[3]), x.device)
     autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
     total: Tensor | None = None
+    embed: Embed = network.embed  # type: ignore[assignment]
     with torch.inference_mode(), autocast:
+        if precision == "32-true" and suits(network, x):
+            embed = Blocks(cast(ConvNet, network), precision).embed
         for part in x.split(step):
-            found = network.embed(part).float().sum(0)  # type: ignore[operator]
+            found = embed(part).float().sum(0)
             total = found if total is None else total + found
     assert total is not None
     return total / len(x)
