@@ -42,7 +42,8 @@ def suits(network: nn.Module, x: Tensor) -> bool:
     first = network.features[0]
     assert isinstance(first, nn.Conv2d)
     sides = [side + 2 * int(first.padding[0]) - 2 for side in x.shape[2:]]
-    whole = all(side % (winograd.TILE * 2 ** (spec.depth - 1)) == 0 for side in sides)
+    smallest = [side / 2 ** (spec.depth - 1) for side in sides]
+    whole = winograd.tiles(*smallest)
     kinds = {one.dtype for one in network.parameters()} | {x.dtype}
     if not whole or kinds != {torch.float32} or x.shape[1] != first.in_channels:
         return False
@@ -142,7 +143,9 @@ class Blocks:
         self.keeps = backward
         if backward:
             self.of_first = torch.zeros_like(self.first.weight)
-            self.of_norms = [(torch.zeros_like(n.weight), torch.zeros_like(n.bias)) for n in self.norms]
+            self.of_norms = [
+                (torch.zeros_like(n.weight), torch.zeros_like(n.bias)) for n in self.norms
+            ]
             self.of_head = torch.zeros_like(self.head.weight), torch.zeros_like(self.head.bias)
 
     def embed(self, x: Tensor) -> Tensor:

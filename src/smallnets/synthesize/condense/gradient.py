@@ -23,17 +23,17 @@ from smallnets.synthesize.condense.augmentation import (
     FULL,
     DSAParams,
     apply_dsa,
-    check_strategy,
     sample_dsa,
 )
 from smallnets.synthesize.condense.closed import Blocks, suits
 from smallnets.synthesize.condense.convnets import ConvNet
 from smallnets.synthesize.condense.matching import in_cache
-from smallnets.synthesize.condense.pixels import STARTS, PixelState
+from smallnets.synthesize.condense.pixels import PixelState
 from smallnets.synthesize.condense.running import Condensed, Watch, run
-from smallnets.synthesize.condense.samplers import Fresh, Sampler
-from smallnets.synthesize.condense.sets import Data, ImageSet, training_set
-from smallnets.training import DEVICES, PRECISIONS, seeded
+from smallnets.synthesize.condense.samplers import Sampler
+from smallnets.synthesize.condense.sets import Data
+from smallnets.synthesize.condense.steps import ClassSteps, check_shared
+from smallnets.training import seeded
 
 DISTANCES = ("ours", "mse", "cos")
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -84,8 +84,8 @@ class GradientMatchingSettings:
 
     def __post_init__(self) -> None:
         checks.plain_fields(self)
-        for name in ("ipc", "iterations", "batch_real", "batch_train"):
-            checks.whole(name, getattr(self, name), 1)
+        check_shared(self)
+        checks.whole("batch_train", self.batch_train, 1)
         for name, least in (("outer", 1), ("inner", 0)):
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), least)
@@ -94,14 +94,8 @@ class GradientMatchingSettings:
                 "outer and inner must be given where none are published, which is for ipc "
                 f"{', '.join(map(str, LOOPS))}; got ipc {self.ipc}"
             )
-        checks.above("lr", self.lr, 0)
         checks.above("lr_network", self.lr_network, 0)
-        checks.between("momentum", self.momentum, 0, 1)
         checks.one_of("distance", self.distance, DISTANCES)
-        checks.one_of("init", self.init, STARTS)
-        check_strategy(self.strategy)
-        checks.one_of("device", self.device, DEVICES)
-        checks.one_of("precision", self.precision, PRECISIONS)
 
     @property
     def loops(self) -> tuple[int, int]:
@@ -209,37 +203,18 @@ def match_gradients(
     Raises:
         ValueError: as `condense`.
     """
-    real = training_set(data)
-    sampler = factory or Fresh(real.num_classes, real.channels, real.size, settings.network)
     return run(
-        GradientStep, real, settings, seed, sampler, only, resume, callback, every, cache_dir, label
+        GradientStep, data, settings, seed, factory, only, resume, callback, every, cache_dir, label
     )
 
 
-class GradientStep:
+class GradientStep(ClassSteps):
     """One outer iteration: a network, its matching steps and the training between them.
 
-    Args: as of `MatchingStep`.
+    Args: as of `ClassSteps`.
     """
 
-    def __init__(
-        self,
-        real: ImageSet,
-        classes: Sequence[int],
-        settings: GradientMatchingSettings,
-        seed: int,
-        sampler: Sampler,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self.real = real
-        self.classes = classes
-        self.settings = settings
-        self.seed = seed
-        self.sampler = sampler
-        self.device = device
-        self.precision = precision
-        self.members = real.members()
+    settings: GradientMatchingSettings
 
     def __call__(self, state: PixelState) -> float:
         """Update the state's pixels; return the mean loss of a matching step and class."""
@@ -267,7 +242,7 @@ class GradientStep:
                 draws = chance.generator(self.seed, chance.VIEW, i, step, label)
                 view = sample_dsa(self.settings.strategy, None, size, draws)
                 corners = self.settings.align_corners
-                batch = apply_dsa(self._draw(i, step, label), view, corners)
+                batch = apply_dsa(self._batch(i, step, label), view, corners)
                 target = real_gradient(network, batch, label, together, self.precision)
                 leaf = state.images[row].clone().requires_grad_()
                 gradient = self._synthetic(network, leaf, view, label, weights)
@@ -285,15 +260,12 @@ class GradientStep:
         target = torch.full((len(leaf),), label, device=leaf.device)
         return torch.autograd.grad(F.cross_entropy(logits, target), weights, create_graph=True)
 
-    def _draw(self, i: int, step: int, label: int, count: int | None = None) -> Tensor:
-        members = self.members[label]
-        draws = chance.generator(self.seed, chance.BATCH, i, step, label, count or 0)
-        order = torch.randperm(len(members), generator=draws)
-        chosen = members[order[: count or self.settings.batch_real]]
-        return self.real.take(chosen).to(self.device)
+    def _batch(self, i: int, step: int, label: int) -> Tensor:
+        return self.draw(label, self.settings.batch_real, i, step, label, 0)
 
     def _for_statistics(self, i: int, step: int) -> Tensor:
-        return torch.cat([self._draw(i, step, label, FROZEN) for label in self.classes])
+        batches = [self.draw(c, FROZEN, i, step, c, FROZEN) for c in self.classes]
+        return torch.cat(batches)
 
     def _train(self, network: nn.Module, state: PixelState, step: int, epochs: int) -> None:
         """SGD without momentum on the synthetic set."""

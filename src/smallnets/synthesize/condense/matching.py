@@ -8,6 +8,7 @@ is (2 / ipc) (mean_S - mean_T), the same for all images of a class.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -132,14 +133,17 @@ def mean_embedding(
     """
     checks.one_of("precision", precision, ("32-true", "bf16-mixed"))
     step = together or in_cache(network, (x.shape[2], x.shape[3]), x.device)
-    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+    autocast: AbstractContextManager[object] = torch.autocast(
+        x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
+    )
     total: Tensor | None = None
     embed: Embed = network.embed  # type: ignore[assignment]
-    with torch.inference_mode(), autocast:
-        if precision == "32-true" and suits(network, x):
-            embed = Blocks(cast(ConvNet, network), precision).embed
+    with torch.inference_mode():
+        if suits(network, x):
+            embed, autocast = Blocks(cast(ConvNet, network), precision).embed, nullcontext()
         for part in x.split(step):
-            found = embed(part).float().sum(0)
+            with autocast:
+                found = embed(part).float().sum(0)
             total = found if total is None else total + found
     assert total is not None
     return total / len(x)

@@ -2,13 +2,13 @@
 arXiv:1509.09308): F(4x4, 3x3), for maps whose channels lie last in memory.
 
 A tile of 4x4 outputs depends on 6x6 inputs. Both polynomials are evaluated at six points a side,
-0, 1, -1, 2, -2 and infinity, so that the convolution becomes 36 products of matrices and 36 x 16
-numbers of a tile do the work of 144 x 16:
+0, 1, -1, 2, -2 and infinity, so that the convolution becomes 36 products of matrices, and a tile
+takes 36 multiplications where a direct convolution takes 144:
 
     Y = A^T [ (G w G^T) * (B^T d B) ] A,    dL/dw = G^T [ (A dL/dY A^T) * (B^T d B) ] G.
 
-The gradient with respect to the inputs is a convolution of dL/dY again. In float32 the result is
-about as far from the exact one as that of a direct convolution of many channels.
+The gradient with respect to the inputs is a convolution of dL/dY again. Rounding in float32
+shows in the sixth digit, a few times as much as in a direct convolution.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ G = (
 )  # fmt: skip
 
 
-def tiles(height: int, width: int) -> bool:
+def tiles(height: float, width: float) -> bool:
     """Whether a map consists of whole tiles."""
     return height % TILE == 0 and width % TILE == 0
 
