@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from smallnets.synthesize import condense as dm
 from smallnets.synthesize.condense import winograd
 from smallnets.synthesize.condense.closed import Blocks, suits
+from smallnets.synthesize.condense.threads import in_threads
 
 
 def wide(size=(16, 8), depth=2, **changed):
@@ -130,3 +131,28 @@ def test_a_wide_network_learns_the_same_set_class_by_class(made):
         **{**vars(narrow), "iterations": 1}), factory=factory)  # fmt: skip
     rest = dm.match_gradients(real, narrow, factory=factory, resume=half.state)
     assert torch.equal(rest.set.images, whole.set.images)
+
+
+def test_threads_take_classes_and_change_nothing(made):
+    real = made(each=8, size=(8, 8))
+    factory = dm.Fresh(4, 3, (8, 8), spec=dm.ConvNetSpec(2, 64))
+    shared = {"ipc": 2, "iterations": 2, "batch_real": 8, "precision": "32-true", "device": "cpu"}
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            settings = dm.dsa(outer=2, inner=0, **shared)
+            one = dm.condense(real, dm.DMSettings(joint=False, **shared), embed_factory=factory)
+            two = dm.match_gradients(real, settings, factory=factory)
+            found.append((one, two))
+            assert torch.get_num_threads() == threads
+            assert in_threads(lambda k: k * k, range(5)) == [0, 1, 4, 9, 16]
+            with pytest.raises(ZeroDivisionError):
+                in_threads(lambda k: 1 / k, range(5))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one.set.images, two.set.images)
+        assert one.losses == two.losses

@@ -13,6 +13,7 @@ Real images need no gradient of their own, so less is to be done than on the syn
 The bias of a convolution before an instance norm changes nothing, and its gradient is zero.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from smallnets.synthesize.condense import winograd
 from smallnets.synthesize.condense.convnets import PUBLISHED, ConvNet
 from smallnets.synthesize.condense.norms import channels_last
+from smallnets.synthesize.condense.threads import in_threads
 
 WIDE = 64  # channels from which on products of matrices outweigh the transforms
 LEAST = 0.01  # weight of a norm that may be divided by
@@ -241,3 +243,25 @@ class Blocks:
         for one, (weight, bias) in zip(convolutions, self.of_norms, strict=True):
             found += [one, torch.zeros_like(bias), weight, bias]
         return [*found, *self.of_head]
+
+
+def sum_of_embeddings(network: ConvNet, parts: Sequence[Tensor], precision: str) -> Tensor:
+    """Sum (dimension,) of the embeddings of images in parts."""
+
+    def work(part: Tensor) -> Tensor:
+        with torch.no_grad():
+            return blocks.embed(part).sum(0)
+
+    blocks = Blocks(network, precision)
+    return torch.stack(in_threads(work, parts)).sum(0)
+
+
+@torch.no_grad()
+def sum_of_gradients(
+    network: ConvNet, parts: Sequence[Tensor], label: int, precision: str
+) -> list[Tensor]:
+    """Gradients of the mean cross-entropy of images in parts, all of one class, by parameter."""
+    blocks = Blocks(network, precision, backward=True)
+    for part in parts:
+        blocks.add_gradients(part, label, sum(map(len, parts)))
+    return blocks.gradients()

@@ -30,6 +30,7 @@ from smallnets.synthesize.condense.running import Condensed, Watch, run
 from smallnets.synthesize.condense.samplers import Sampler
 from smallnets.synthesize.condense.sets import Data
 from smallnets.synthesize.condense.steps import ClassSteps, check_shared
+from smallnets.synthesize.condense.threads import in_threads
 from smallnets.training import seeded
 
 
@@ -167,29 +168,32 @@ class MatchingStep(ClassSteps):
         ipc = self.settings.batch_syn or self.settings.ipc
         wide = in_cache(network, self.real.size, self.device)
         together = 1 if self.settings.joint is False else wide
-        rows = range(len(self.classes))
-        total = 0.0
-        for group in groups(rows, ipc, together):
-            place = slice(group[0], group[-1] + 1)
-            leaf = state.images[place].clone().requires_grad_()
-            views, means = [], []
-            for row, images in zip(group, leaf, strict=True):
-                label = self.classes[row]
-                draws = chance.generator(self.seed, chance.VIEW, state.iteration, label)
-                view = sample_dsa(self.settings.strategy, None, self.real.size, draws)
-                corners = self.settings.align_corners
-                batch = apply_dsa(self._draw(state.iteration, label), view, corners)
-                means.append(mean_embedding(network, batch, self.precision))
-                if self.settings.batch_syn is not None:
-                    images = images[self._chosen(state.iteration, label)]
-                views.append(apply_dsa(images, view, corners))
-            found = network.embed(torch.cat(views))  # type: ignore[operator]
-            synthetic = found.view(len(group), -1, found.shape[1]).mean(1)
-            loss = (torch.stack(means) - synthetic).square().sum()
-            (gradient,) = torch.autograd.grad(loss, leaf)
-            state.descend(place, gradient, self.settings.lr, self.settings.momentum)
-            total += float(loss.detach())
-        return total
+        parts = list(groups(range(len(self.classes)), ipc, together))
+        if self.device.type != "cpu":
+            return sum(self._group(network, state, rows) for rows in parts)
+        return sum(in_threads(lambda rows: self._group(network, state, rows), parts))
+
+    def _group(self, network: nn.Module, state: PixelState, rows: Sequence[int]) -> float:
+        """Update some of the classes; return their loss."""
+        place = slice(rows[0], rows[-1] + 1)
+        leaf = state.images[place].clone().requires_grad_()
+        views, means = [], []
+        for row, images in zip(rows, leaf, strict=True):
+            label = self.classes[row]
+            draws = chance.generator(self.seed, chance.VIEW, state.iteration, label)
+            view = sample_dsa(self.settings.strategy, None, self.real.size, draws)
+            corners = self.settings.align_corners
+            batch = apply_dsa(self._draw(state.iteration, label), view, corners)
+            means.append(mean_embedding(network, batch, self.precision))
+            if self.settings.batch_syn is not None:
+                images = images[self._chosen(state.iteration, label)]
+            views.append(apply_dsa(images, view, corners))
+        found = network.embed(torch.cat(views))  # type: ignore[operator]
+        synthetic = found.view(len(rows), -1, found.shape[1]).mean(1)
+        loss = (torch.stack(means) - synthetic).square().sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        state.descend(place, gradient, self.settings.lr, self.settings.momentum)
+        return float(loss.detach())
 
     def _joint(self, network: nn.Module, state: PixelState) -> float:
         """All real images in one pass and all synthetic ones in another."""

@@ -25,7 +25,7 @@ from smallnets.synthesize.condense.augmentation import (
     apply_dsa,
     sample_dsa,
 )
-from smallnets.synthesize.condense.closed import Blocks, suits
+from smallnets.synthesize.condense.closed import suits, sum_of_gradients
 from smallnets.synthesize.condense.convnets import ConvNet
 from smallnets.synthesize.condense.matching import in_cache
 from smallnets.synthesize.condense.pixels import PixelState
@@ -33,6 +33,7 @@ from smallnets.synthesize.condense.running import Condensed, Watch, run
 from smallnets.synthesize.condense.samplers import Sampler
 from smallnets.synthesize.condense.sets import Data
 from smallnets.synthesize.condense.steps import ClassSteps, check_shared
+from smallnets.synthesize.condense.threads import in_threads
 from smallnets.training import seeded
 
 DISTANCES = ("ours", "mse", "cos")
@@ -157,11 +158,7 @@ def real_gradient(
         precision: "32-true" or "bf16-mixed".
     """
     if suits(network, x):
-        with torch.no_grad():
-            blocks = Blocks(cast(ConvNet, network), precision, backward=True)
-            for part in x.split(together):
-                blocks.add_gradients(part, label, len(x))
-            return blocks.gradients()
+        return sum_of_gradients(cast(ConvNet, network), x.split(together), label, precision)
     weights = list(network.parameters())
     total = [torch.zeros_like(weight) for weight in weights]
     autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
@@ -232,25 +229,27 @@ class GradientStep(ClassSteps):
 
     def match(self, network: nn.Module, state: PixelState, step: int) -> float:
         """One matching step: the distances of all classes, then an update of their pixels."""
-        i, size = state.iteration, self.real.size
-        weights = list(network.parameters())
-        total = 0.0
-        with frozen_statistics(network, self._for_statistics(i, step)):
+        with frozen_statistics(network, self._for_statistics(state.iteration, step)):
             # Batch norm stands still here, so every image is treated by itself.
-            together = in_cache(network, size, self.device)
-            for row, label in enumerate(self.classes):
-                draws = chance.generator(self.seed, chance.VIEW, i, step, label)
-                view = sample_dsa(self.settings.strategy, None, size, draws)
-                corners = self.settings.align_corners
-                batch = apply_dsa(self._batch(i, step, label), view, corners)
-                target = real_gradient(network, batch, label, together, self.precision)
-                leaf = state.images[row].clone().requires_grad_()
-                gradient = self._synthetic(network, leaf, view, label, weights)
-                distance = gradient_distance(target, gradient, self.settings.distance)
-                (pixels,) = torch.autograd.grad(distance, leaf)
-                state.descend(row, pixels, self.settings.lr, self.settings.momentum)
-                total += float(distance.detach())
-        return total
+            rows = range(len(self.classes))
+            if self.device.type != "cpu":
+                return sum(self._match(network, state, step, row) for row in rows)
+            return sum(in_threads(lambda row: self._match(network, state, step, row), rows))
+
+    def _match(self, network: nn.Module, state: PixelState, step: int, row: int) -> float:
+        """Update the pixels of one class; return its distance."""
+        i, size, label = state.iteration, self.real.size, self.classes[row]
+        draws = chance.generator(self.seed, chance.VIEW, i, step, label)
+        view = sample_dsa(self.settings.strategy, None, size, draws)
+        batch = apply_dsa(self._batch(i, step, label), view, self.settings.align_corners)
+        together = in_cache(network, size, self.device)
+        target = real_gradient(network, batch, label, together, self.precision)
+        leaf = state.images[row].clone().requires_grad_()
+        gradient = self._synthetic(network, leaf, view, label, list(network.parameters()))
+        distance = gradient_distance(target, gradient, self.settings.distance)
+        (pixels,) = torch.autograd.grad(distance, leaf)
+        state.descend(row, pixels, self.settings.lr, self.settings.momentum)
+        return float(distance.detach())
 
     def _synthetic(
         self, network: nn.Module, leaf: Tensor, view: DSAParams | None, label: int,

@@ -8,7 +8,6 @@ is (2 / ipc) (mean_S - mean_T), the same for all images of a class.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.synthesize.condense.augmentation import DSAParams, apply_dsa
-from smallnets.synthesize.condense.closed import Blocks, suits
+from smallnets.synthesize.condense.closed import suits, sum_of_embeddings
 from smallnets.synthesize.condense.convnets import ConvNet
 
 Embed = Callable[[Tensor], Tensor]
@@ -133,17 +132,13 @@ def mean_embedding(
     """
     checks.one_of("precision", precision, ("32-true", "bf16-mixed"))
     step = together or in_cache(network, (x.shape[2], x.shape[3]), x.device)
-    autocast: AbstractContextManager[object] = torch.autocast(
-        x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"
-    )
+    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
     total: Tensor | None = None
-    embed: Embed = network.embed  # type: ignore[assignment]
-    with torch.inference_mode():
-        if suits(network, x):
-            embed, autocast = Blocks(cast(ConvNet, network), precision).embed, nullcontext()
+    if suits(network, x):
+        return sum_of_embeddings(cast(ConvNet, network), x.split(step), precision) / len(x)
+    with torch.inference_mode(), autocast:
         for part in x.split(step):
-            with autocast:
-                found = embed(part).float().sum(0)
+            found = network.embed(part).float().sum(0)  # type: ignore[operator]
             total = found if total is None else total + found
     assert total is not None
     return total / len(x)
