@@ -5,8 +5,9 @@ ten synthetic ones a class, siamese augmentation, an update of the pixels. The u
 the published code: class after class through the network as it lies in memory, whole batches of 256
 at a time, group norm, affine matrices of scale and rotation made image by image, float32, one
 backward pass at the end. Ours takes as many images at a time as stay in the cache, channels last,
-one matrix a class, and of the real images no graph: their blocks are computed in closed form, with
-Winograd's convolutions in float32, or in bfloat16 where the processor has it.
+one matrix a class, a class to each thread, and of the real images no graph: their blocks are
+computed in closed form, with Winograd's convolutions in float32, or in bfloat16 where the processor
+has it.
 
 Rivals run in turns, at one thread and at two; the ratio is the median of those of the turns, since
 neighbours on the machine change from one turn to the next, and the load average tells of them.
