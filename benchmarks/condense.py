@@ -3,18 +3,22 @@
 Both make the same work: a ConvNet of three blocks of 128 channels, ten classes, 256 real images and
 ten synthetic ones a class, siamese augmentation, an update of the pixels. The usual way is that of
 the published code: class after class through the network as it lies in memory, whole batches of 256
-at a time, affine matrices of scale and rotation made image by image, one backward pass at the end.
-Ours takes as many images at a time as stay in the cache, channels last, one matrix a class, and
-bfloat16 for the real branch where the processor has it (and float32 as a rival of its own).
+at a time, group norm, affine matrices of scale and rotation made image by image, float32, one
+backward pass at the end. Ours takes as many images at a time as stay in the cache, channels last,
+one matrix a class, a class to each thread, and of the real images no graph: their blocks are
+computed in closed form, with Winograd's convolutions in float32, or in bfloat16 where the processor
+has it.
 
-Rivals run in turns, at one thread and at two. Seconds are those of the processor, so that a busy
-machine changes little, and of the clock beside them. The peak of memory is that of a process that
-makes one step and nothing else.
+Rivals run in turns, at one thread and at two; the ratio is the median of those of the turns, since
+neighbours on the machine change from one turn to the next, and the load average tells of them.
+Seconds are those of the processor, and of the clock beside them. The peak of memory is that of a
+process that makes one step and nothing else.
 
     python benchmarks/condense.py [rounds]
 """
 
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -220,13 +224,18 @@ def race(rounds: int) -> None:
                     took = time.process_time() - began[0], time.perf_counter() - began[1]
                     if turn:  # the first is a warm-up
                         seconds[name].append(took)
-            print(f"{work}, {threads} thread{'s' * (threads > 1)}", flush=True)
-            usual = [statistics.median(column) for column in zip(*seconds["usual"], strict=True)]
+            load = os.getloadavg()[0]
+            print(f"{work}, {threads} thread{'s' * (threads > 1)}, load {load:.1f}", flush=True)
             for name, taken in seconds.items():
                 cpu, clock = (statistics.median(column) for column in zip(*taken, strict=True))
+                turns = [
+                    [rival / own for rival, own in zip(usual, ours, strict=True)]
+                    for usual, ours in zip(seconds["usual"], taken, strict=True)
+                ]
+                ratios = [statistics.median(column) for column in zip(*turns, strict=True)]
                 print(
-                    f"  {name:15} {cpu:7.2f} CPU-s ({usual[0] / cpu:4.2f} x)  {clock:7.2f} s "
-                    f"({usual[1] / clock:4.2f} x)  peak {memory[name]:5.0f} MB",
+                    f"  {name:15} {cpu:7.2f} CPU-s ({ratios[0]:4.2f} x)  {clock:7.2f} s "
+                    f"({ratios[1]:4.2f} x)  peak {memory[name]:5.0f} MB",
                     flush=True,
                 )
 

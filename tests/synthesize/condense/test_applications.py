@@ -117,17 +117,27 @@ def test_search_ranks_with_every_proxy(real, made, net):
     ]
     held_out = made(each=20, seed=7)
     proxies = {"random": dm.select(real, "random", 2)}
-    found = dm.search(space, proxies, real, held_out, QUICK, top=1.0, workers=1)
+    test = made(each=10, seed=8)
+    found = dm.search(space, proxies, real, held_out, QUICK, top=1.0, workers=1, test=test)
     assert list(found) == ["random", "early stopping", "whole"]
     assert found["whole"].rank_correlation == pytest.approx(1)
     assert found["whole"].images == 48
     assert found["random"].images == 8
     assert found["early stopping"].images == 48
     assert found["random"].best_accuracy == found["whole"].chosen_accuracy
+    whole = dm.rank_architectures(space, real, held_out, QUICK, workers=1, test=test)
+    assert not torch.equal(whole.test_accuracies, whole.accuracies)
+    for result in found.values():
+        assert result.chosen_accuracy == float(whole.accuracies[result.chosen])
+        assert result.chosen_test_accuracy == float(whole.test_accuracies[result.chosen])
     own = dm.rank_architectures(
         space[:1], real, held_out, QUICK, build=lambda spec, images: net()(), workers=1
     )
     assert own.accuracies.shape == (1,)
+    assert own.test_accuracies is None
+    assert dm.compare_rankings(whole, whole, top=1.0).chosen_test_accuracy is not None
+    untested = dm.ProxyRanking(whole.accuracies, 1.0, 8)
+    assert dm.compare_rankings(whole, untested, top=1.0).chosen_test_accuracy is None
     with pytest.raises(ValueError, match="at least one architecture"):
         dm.rank_architectures([], real, held_out)
     with pytest.raises(ValueError, match="at least one set"):

@@ -46,6 +46,15 @@ def test_building_leaves_batch_norm_unused():
     assert all(bool((norm.running_mean == 0).all()) for norm in norms)
 
 
+def test_images_that_leave_more_than_one_position_are_embedded_apart():
+    for name, side in (("ResNet18_AP", 16), ("ResNet18BN_AP", 8), ("VGG11BN", 32)):
+        network = dm.network(name, 3, 3, (side, side)).eval()
+        with torch.no_grad():
+            one, other = network.embed(torch.randn(2, 3, side, side))
+        assert not torch.allclose(one, other)
+        assert not any(module._forward_pre_hooks for module in network.modules())
+
+
 def test_grey_images_of_28_pixels_are_padded_and_others_are_not():
     assert dm.ConvNet(10, 1, (28, 28)).dimension == 2048
     assert dm.ConvNet(10, 1, (16, 16), dm.ConvNetSpec(depth=2, width=8)).dimension == 8 * 16
@@ -74,6 +83,10 @@ def test_bad_specifications_are_refused_in_one_line():
         (lambda: dm.network("DenseNet", 10), "network must be one of MLP, LeNet.*got 'DenseNet'"),
         (lambda: dm.network("ConvNetD9", 10), "depth must be at most 5"),
         (lambda: dm.network("LeNet", 10, 3, (8, 8)), "LeNet does not take images of 3x8x8"),
+        (
+            lambda: dm.network("ResNet18_AP", 10, 3, (8, 8)),
+            "images of 3x8x8: an instance norm would see maps of 1x1 and make all images alike",
+        ),
     ):
         with pytest.raises(ValueError, match=words) as caught:
             call()

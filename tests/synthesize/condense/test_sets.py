@@ -29,6 +29,11 @@ def test_bytes_of_your_own_get_measured_constants():
     found = made.normalised().images
     torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.std((0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    exact = pixels.transpose(0, 1).flatten(1).double() / 255
+    torch.testing.assert_close(made.mean, exact.mean(1).float())
+    torch.testing.assert_close(made.std, exact.std(1).float())
+    black = dm.image_set(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]))
+    assert (float(black.mean), float(black.std)) == (0, pytest.approx(1 / 255))
     mean, std = dm.PUBLISHED_MOMENTS["CIFAR-10"]
     known = dm.image_set(made.images, made.labels, mean, std, ("a", "b", "c"))
     expected = (made.images[0, 1, 0, 0] / 255 - 0.4822) / 0.1994

@@ -21,6 +21,7 @@ ACTIVATIONS = ("sigmoid", "relu", "leaky_relu", "swish")
 NORMS = ("none", "batch", "layer", "instance", "group")
 POOLINGS = ("none", "max", "average")
 GROUPS = 4  # of "group"
+PUBLISHED = ("instance", "relu", "average")  # norm, activation and pooling of the main experiments
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class ConvNet(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Images (n, channels, height, width) -> the last map, (n, dimension), channel first."""
         spec = self.spec
-        if (spec.norm, spec.activation, spec.pooling) != ("instance", "relu", "average"):
+        if (spec.norm, spec.activation, spec.pooling) != PUBLISHED:
             return self.features(x).flatten(1)
         for block in range(0, len(self.features), 4):
             norm = self.features[block + 1]

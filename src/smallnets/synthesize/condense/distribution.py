@@ -9,6 +9,7 @@ it evaluates; `iterations` counts the updates behind the set that is evaluated.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from smallnets import checks
 from smallnets.models import memory_format
 from smallnets.synthesize.condense import chance
-from smallnets.synthesize.condense.augmentation import FULL, apply_dsa, check_strategy, sample_dsa
+from smallnets.synthesize.condense.augmentation import FULL, apply_dsa, sample_dsa
 from smallnets.synthesize.condense.matching import (
     class_mean_loss,
     groups,
@@ -24,11 +25,13 @@ from smallnets.synthesize.condense.matching import (
     mean_embedding,
 )
 from smallnets.synthesize.condense.networks import check_embeds, couples_examples
-from smallnets.synthesize.condense.pixels import STARTS, PixelState
+from smallnets.synthesize.condense.pixels import PixelState
 from smallnets.synthesize.condense.running import Condensed, Watch, run
-from smallnets.synthesize.condense.samplers import Fresh, Sampler
-from smallnets.synthesize.condense.sets import Data, ImageSet, training_set
-from smallnets.training import DEVICES, PRECISIONS, seeded
+from smallnets.synthesize.condense.samplers import Sampler
+from smallnets.synthesize.condense.sets import Data
+from smallnets.synthesize.condense.steps import ClassSteps, check_shared
+from smallnets.synthesize.condense.threads import in_threads
+from smallnets.training import seeded
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,9 @@ class DMSettings:
 
     def __post_init__(self) -> None:
         checks.plain_fields(self)
-        checks.whole("ipc", self.ipc, 1)
-        checks.whole("iterations", self.iterations, 1)
-        checks.above("lr", self.lr, 0)
-        checks.between("momentum", self.momentum, 0, 1)
-        checks.whole("batch_real", self.batch_real, 1)
+        check_shared(self)
         if self.batch_syn is not None:
             checks.between("batch_syn", checks.whole("batch_syn", self.batch_syn, 1), 1, self.ipc)
-        checks.one_of("init", self.init, STARTS)
-        check_strategy(self.strategy)
-        checks.one_of("device", self.device, DEVICES)
-        checks.one_of("precision", self.precision, PRECISIONS)
         if self.joint is not None and not isinstance(self.joint, bool):
             raise ValueError(f"joint must be True, False or None; got {self.joint!r}")
 
@@ -127,44 +122,25 @@ def condense(
             network that does not embed the images; pixels that become infinite, with iteration and
             rate; a state of another run, with what differs; a sampler without a name, if kept.
     """
-    real = training_set(data)
-    sampler = embed_factory or Fresh(real.num_classes, real.channels, real.size, settings.network)
     return run(
-        MatchingStep, real, settings, seed, sampler, only, resume, callback, every, cache_dir, label
-    )
+        MatchingStep, data, settings, seed, embed_factory, only, resume, callback, every,
+        cache_dir, label,
+    )  # fmt: skip
 
 
-class MatchingStep:
+class MatchingStep(ClassSteps):
     """One iteration: a network, the loss of all classes, an update of the pixels.
 
-    Args:
-        real: the real images.
-        classes: labels, in the order of the state's rows.
-        settings, seed, sampler: see `condense`.
-        device, precision: where, and in what arithmetic the real branch is computed.
+    Args: as of `ClassSteps`.
     """
 
-    def __init__(
-        self,
-        real: ImageSet,
-        classes: Sequence[int],
-        settings: DMSettings,
-        seed: int,
-        sampler: Sampler,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self.real = real
-        self.classes = classes
-        self.settings = settings
-        self.seed = seed
-        self.sampler = sampler
-        self.device = device
-        self.precision = precision
-        self.members = real.members()
-        with seeded(chance.number_of(seed, chance.NETWORK, 0)):
-            network = sampler()
-            check_embeds(network, real.take(self.members[classes[0]][:2]))
+    settings: DMSettings
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        with seeded(chance.number_of(self.seed, chance.NETWORK, 0)):
+            network = self.sampler()
+            check_embeds(network, self.real.take(self.members[self.classes[0]][:2]))
 
     def __call__(self, state: PixelState) -> float:
         """Update the state's pixels; return the loss before the update."""
@@ -179,10 +155,7 @@ class MatchingStep:
 
     def _draw(self, i: int, label: int) -> Tensor:
         """Real images of a class."""
-        members = self.members[label]
-        draws = chance.generator(self.seed, chance.BATCH, i, label)
-        order = torch.randperm(len(members), generator=draws)[: self.settings.batch_real]
-        return self.real.take(members[order]).to(self.device)
+        return self.draw(label, self.settings.batch_real, i, label)
 
     def _chosen(self, i: int, label: int) -> Tensor:
         """Places of the synthetic images of a class that take part."""
@@ -195,29 +168,32 @@ class MatchingStep:
         ipc = self.settings.batch_syn or self.settings.ipc
         wide = in_cache(network, self.real.size, self.device)
         together = 1 if self.settings.joint is False else wide
-        rows = range(len(self.classes))
-        total = 0.0
-        for group in groups(rows, ipc, together):
-            place = slice(group[0], group[-1] + 1)
-            leaf = state.images[place].clone().requires_grad_()
-            views, means = [], []
-            for row, images in zip(group, leaf, strict=True):
-                label = self.classes[row]
-                draws = chance.generator(self.seed, chance.VIEW, state.iteration, label)
-                view = sample_dsa(self.settings.strategy, None, self.real.size, draws)
-                corners = self.settings.align_corners
-                batch = apply_dsa(self._draw(state.iteration, label), view, corners)
-                means.append(mean_embedding(network, batch, self.precision))
-                if self.settings.batch_syn is not None:
-                    images = images[self._chosen(state.iteration, label)]
-                views.append(apply_dsa(images, view, corners))
-            found = network.embed(torch.cat(views))  # type: ignore[operator]
-            synthetic = found.view(len(group), -1, found.shape[1]).mean(1)
-            loss = (torch.stack(means) - synthetic).square().sum()
-            (gradient,) = torch.autograd.grad(loss, leaf)
-            state.descend(place, gradient, self.settings.lr, self.settings.momentum)
-            total += float(loss.detach())
-        return total
+        parts = list(groups(range(len(self.classes)), ipc, together))
+        if self.device.type != "cpu":
+            return sum(self._group(network, state, rows) for rows in parts)
+        return sum(in_threads(lambda rows: self._group(network, state, rows), parts))
+
+    def _group(self, network: nn.Module, state: PixelState, rows: Sequence[int]) -> float:
+        """Update some of the classes; return their loss."""
+        place = slice(rows[0], rows[-1] + 1)
+        leaf = state.images[place].clone().requires_grad_()
+        views, means = [], []
+        for row, images in zip(rows, leaf, strict=True):
+            label = self.classes[row]
+            draws = chance.generator(self.seed, chance.VIEW, state.iteration, label)
+            view = sample_dsa(self.settings.strategy, None, self.real.size, draws)
+            corners = self.settings.align_corners
+            batch = apply_dsa(self._draw(state.iteration, label), view, corners)
+            means.append(mean_embedding(network, batch, self.precision))
+            if self.settings.batch_syn is not None:
+                images = images[self._chosen(state.iteration, label)]
+            views.append(apply_dsa(images, view, corners))
+        found = network.embed(torch.cat(views))  # type: ignore[operator]
+        synthetic = found.view(len(rows), -1, found.shape[1]).mean(1)
+        loss = (torch.stack(means) - synthetic).square().sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        state.descend(place, gradient, self.settings.lr, self.settings.momentum)
+        return float(loss.detach())
 
     def _joint(self, network: nn.Module, state: PixelState) -> float:
         """All real images in one pass and all synthetic ones in another."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +23,18 @@ from smallnets.synthesize.condense.augmentation import (
     FULL,
     DSAParams,
     apply_dsa,
-    check_strategy,
     sample_dsa,
 )
+from smallnets.synthesize.condense.closed import suits, sum_of_gradients
+from smallnets.synthesize.condense.convnets import ConvNet
 from smallnets.synthesize.condense.matching import in_cache
-from smallnets.synthesize.condense.pixels import STARTS, PixelState
+from smallnets.synthesize.condense.pixels import PixelState
 from smallnets.synthesize.condense.running import Condensed, Watch, run
-from smallnets.synthesize.condense.samplers import Fresh, Sampler
-from smallnets.synthesize.condense.sets import Data, ImageSet, training_set
-from smallnets.training import DEVICES, PRECISIONS, seeded
+from smallnets.synthesize.condense.samplers import Sampler
+from smallnets.synthesize.condense.sets import Data
+from smallnets.synthesize.condense.steps import ClassSteps, check_shared
+from smallnets.synthesize.condense.threads import in_threads
+from smallnets.training import seeded
 
 DISTANCES = ("ours", "mse", "cos")
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -81,8 +85,8 @@ class GradientMatchingSettings:
 
     def __post_init__(self) -> None:
         checks.plain_fields(self)
-        for name in ("ipc", "iterations", "batch_real", "batch_train"):
-            checks.whole(name, getattr(self, name), 1)
+        check_shared(self)
+        checks.whole("batch_train", self.batch_train, 1)
         for name, least in (("outer", 1), ("inner", 0)):
             if getattr(self, name) is not None:
                 checks.whole(name, getattr(self, name), least)
@@ -91,14 +95,8 @@ class GradientMatchingSettings:
                 "outer and inner must be given where none are published, which is for ipc "
                 f"{', '.join(map(str, LOOPS))}; got ipc {self.ipc}"
             )
-        checks.above("lr", self.lr, 0)
         checks.above("lr_network", self.lr_network, 0)
-        checks.between("momentum", self.momentum, 0, 1)
         checks.one_of("distance", self.distance, DISTANCES)
-        checks.one_of("init", self.init, STARTS)
-        check_strategy(self.strategy)
-        checks.one_of("device", self.device, DEVICES)
-        checks.one_of("precision", self.precision, PRECISIONS)
 
     @property
     def loops(self) -> tuple[int, int]:
@@ -159,6 +157,8 @@ def real_gradient(
         together: images at a time.
         precision: "32-true" or "bf16-mixed".
     """
+    if suits(network, x):
+        return sum_of_gradients(cast(ConvNet, network), x.split(together), label, precision)
     weights = list(network.parameters())
     total = [torch.zeros_like(weight) for weight in weights]
     autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
@@ -200,37 +200,18 @@ def match_gradients(
     Raises:
         ValueError: as `condense`.
     """
-    real = training_set(data)
-    sampler = factory or Fresh(real.num_classes, real.channels, real.size, settings.network)
     return run(
-        GradientStep, real, settings, seed, sampler, only, resume, callback, every, cache_dir, label
+        GradientStep, data, settings, seed, factory, only, resume, callback, every, cache_dir, label
     )
 
 
-class GradientStep:
+class GradientStep(ClassSteps):
     """One outer iteration: a network, its matching steps and the training between them.
 
-    Args: as of `MatchingStep`.
+    Args: as of `ClassSteps`.
     """
 
-    def __init__(
-        self,
-        real: ImageSet,
-        classes: Sequence[int],
-        settings: GradientMatchingSettings,
-        seed: int,
-        sampler: Sampler,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self.real = real
-        self.classes = classes
-        self.settings = settings
-        self.seed = seed
-        self.sampler = sampler
-        self.device = device
-        self.precision = precision
-        self.members = real.members()
+    settings: GradientMatchingSettings
 
     def __call__(self, state: PixelState) -> float:
         """Update the state's pixels; return the mean loss of a matching step and class."""
@@ -248,25 +229,27 @@ class GradientStep:
 
     def match(self, network: nn.Module, state: PixelState, step: int) -> float:
         """One matching step: the distances of all classes, then an update of their pixels."""
-        i, size = state.iteration, self.real.size
-        weights = list(network.parameters())
-        total = 0.0
-        with frozen_statistics(network, self._for_statistics(i, step)):
+        with frozen_statistics(network, self._for_statistics(state.iteration, step)):
             # Batch norm stands still here, so every image is treated by itself.
-            together = in_cache(network, size, self.device)
-            for row, label in enumerate(self.classes):
-                draws = chance.generator(self.seed, chance.VIEW, i, step, label)
-                view = sample_dsa(self.settings.strategy, None, size, draws)
-                corners = self.settings.align_corners
-                batch = apply_dsa(self._draw(i, step, label), view, corners)
-                target = real_gradient(network, batch, label, together, self.precision)
-                leaf = state.images[row].clone().requires_grad_()
-                gradient = self._synthetic(network, leaf, view, label, weights)
-                distance = gradient_distance(target, gradient, self.settings.distance)
-                (pixels,) = torch.autograd.grad(distance, leaf)
-                state.descend(row, pixels, self.settings.lr, self.settings.momentum)
-                total += float(distance.detach())
-        return total
+            rows = range(len(self.classes))
+            if self.device.type != "cpu":
+                return sum(self._match(network, state, step, row) for row in rows)
+            return sum(in_threads(lambda row: self._match(network, state, step, row), rows))
+
+    def _match(self, network: nn.Module, state: PixelState, step: int, row: int) -> float:
+        """Update the pixels of one class; return its distance."""
+        i, size, label = state.iteration, self.real.size, self.classes[row]
+        draws = chance.generator(self.seed, chance.VIEW, i, step, label)
+        view = sample_dsa(self.settings.strategy, None, size, draws)
+        batch = apply_dsa(self._batch(i, step, label), view, self.settings.align_corners)
+        together = in_cache(network, size, self.device)
+        target = real_gradient(network, batch, label, together, self.precision)
+        leaf = state.images[row].clone().requires_grad_()
+        gradient = self._synthetic(network, leaf, view, label, list(network.parameters()))
+        distance = gradient_distance(target, gradient, self.settings.distance)
+        (pixels,) = torch.autograd.grad(distance, leaf)
+        state.descend(row, pixels, self.settings.lr, self.settings.momentum)
+        return float(distance.detach())
 
     def _synthetic(
         self, network: nn.Module, leaf: Tensor, view: DSAParams | None, label: int,
@@ -276,15 +259,12 @@ class GradientStep:
         target = torch.full((len(leaf),), label, device=leaf.device)
         return torch.autograd.grad(F.cross_entropy(logits, target), weights, create_graph=True)
 
-    def _draw(self, i: int, step: int, label: int, count: int | None = None) -> Tensor:
-        members = self.members[label]
-        draws = chance.generator(self.seed, chance.BATCH, i, step, label, count or 0)
-        order = torch.randperm(len(members), generator=draws)
-        chosen = members[order[: count or self.settings.batch_real]]
-        return self.real.take(chosen).to(self.device)
+    def _batch(self, i: int, step: int, label: int) -> Tensor:
+        return self.draw(label, self.settings.batch_real, i, step, label, 0)
 
     def _for_statistics(self, i: int, step: int) -> Tensor:
-        return torch.cat([self._draw(i, step, label, FROZEN) for label in self.classes])
+        batches = [self.draw(c, FROZEN, i, step, c, FROZEN) for c in self.classes]
+        return torch.cat(batches)
 
     def _train(self, network: nn.Module, state: PixelState, step: int, epochs: int) -> None:
         """SGD without momentum on the synthetic set."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from smallnets import checks, measure
 from smallnets.synthesize.condense.convnets import ConvNet, ConvNetSpec, first_padding, norm_layers
+from smallnets.synthesize.condense.norms import InstanceNorm
 
 NAMES = (
     "MLP", "LeNet", "AlexNet", "AlexNetBN", "VGG11", "VGG11BN", "ResNet18", "ResNet18BN",
@@ -207,8 +208,16 @@ def features_of(name: str, body: nn.Module, channels: int, size: tuple[int, int]
     """Numbers that a body makes of one image.
 
     Raises:
-        ValueError: nothing is left of such an image.
+        ValueError: nothing is left of such an image, or one position where an instance norm leaves
+            its bias alone, so that all images would look alike.
     """
+    norms = [one for one in body.modules() if isinstance(one, InstanceNorm)]
+    positions: list[int] = []
+
+    def look(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        positions.append(given[0].shape[2:].numel())
+
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
     try:
         with measure.evaluating(body), torch.no_grad():  # else batch norm would count the zeros
             count = body(torch.zeros(2, channels, *size)).flatten(1).shape[1]
@@ -217,6 +226,14 @@ def features_of(name: str, body: nn.Module, channels: int, size: tuple[int, int]
             f"{name} does not take images of {channels}x{size[0]}x{size[1]}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if 1 in positions:
+        raise ValueError(
+            f"{name} does not take images of {channels}x{size[0]}x{size[1]}: an instance norm "
+            "would see maps of 1x1 and make all images alike"
+        )
     return count
 
 

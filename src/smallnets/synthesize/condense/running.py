@@ -16,7 +16,13 @@ from smallnets import checks
 from smallnets.storage import one_line, source_digest
 from smallnets.synthesize.condense.pixels import PixelState, start_images
 from smallnets.synthesize.condense.samplers import Fresh, Sampler
-from smallnets.synthesize.condense.sets import ImageSet, SyntheticSet, check_classes
+from smallnets.synthesize.condense.sets import (
+    Data,
+    ImageSet,
+    SyntheticSet,
+    check_classes,
+    training_set,
+)
 from smallnets.training import TrainSettings
 from smallnets.training.checkpoint import cache_path, code_digest
 
@@ -44,10 +50,10 @@ class Condensed:
 
 def run(
     make_step: Callable[..., Step],
-    real: ImageSet,
+    data: Data,
     settings: Any,
     seed: int,
-    sampler: Sampler,
+    factory: Sampler | None,
     only: Sequence[int] | None,
     resume: PixelState | None,
     callback: Watch | None,
@@ -60,11 +66,13 @@ def run(
     Args:
         make_step: (real, classes, settings, seed, sampler, device, precision) -> a step, which
             updates the pixels of a state and returns the loss before the update.
-        real: the real images.
-        settings: of the method, with `ipc`, `iterations`, `lr`, `init`, `batch_real`, `device` and
-            `precision`.
-        seed, sampler, only, resume, callback, every, cache_dir, label: see `condense`.
+        settings: of the method, with `ipc`, `iterations`, `lr`, `init`, `batch_real`, `network`,
+            `device` and `precision`.
+        factory: of networks; None is `settings.network` with fresh weights.
+        data, seed, only, resume, callback, every, cache_dir, label: see `condense`.
     """
+    real = training_set(data)
+    sampler = factory or Fresh(real.num_classes, real.channels, real.size, settings.network)
     classes = chosen_classes(real, only)
     checks.whole("seed", seed, 0)
     checks.whole("every", every, 1)

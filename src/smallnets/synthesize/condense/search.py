@@ -36,11 +36,14 @@ class ProxyRanking:
         accuracies: float64 (architectures,), on held-out images.
         seconds: of all trainings together, in processes of one thread.
         images: how many the training sees.
+        test_accuracies: as `accuracies`, on test images, to report and never to choose by; None
+            where none were given.
     """
 
     accuracies: Tensor
     seconds: float
     images: int
+    test_accuracies: Tensor | None = None
 
     @property
     def chosen(self) -> int:
@@ -56,9 +59,11 @@ class SearchResult:
         rank_correlation: Spearman's, over the best share; nan where one side is constant.
         correlation_of_all: Pearson's, Spearman's and Kendall's over all architectures.
         chosen: place of the architecture that the proxy ranks first.
-        chosen_accuracy: of that one, trained on the whole set.
-        best_accuracy: of the best one, trained on the whole set.
+        chosen_accuracy: of that one, trained on the whole set, on held-out images.
+        best_accuracy: of the best one, trained on the whole set, on held-out images.
         seconds, images: of the proxy.
+        chosen_test_accuracy: as `chosen_accuracy`, on test images (the paper's figure); None where
+            the ranking of the whole set has none.
     """
 
     rank_correlation: float
@@ -68,6 +73,7 @@ class SearchResult:
     best_accuracy: float
     seconds: float
     images: int
+    chosen_test_accuracy: float | None = None
 
 
 def rank_architectures(
@@ -79,6 +85,7 @@ def rank_architectures(
     seed: int = 0,
     workers: int | None = None,
     build: Callable[[ConvNetSpec, ImageSet], torch.nn.Module] | None = None,
+    test: Data | None = None,
 ) -> ProxyRanking:
     """Train every architecture on a set and judge it by held-out training images.
 
@@ -91,16 +98,19 @@ def rank_architectures(
         seed: of weights, order and augmentation.
         workers: see `smallnets.training.run_parallel`.
         build: (spec, images) -> a network, for candidates of another family.
+        test: test images, on which the candidates are judged besides; see `ProxyRanking`.
 
     Raises:
         ValueError: no candidates, or sets that are normalised differently.
     """
     if not space:
         raise ValueError("space must hold at least one architecture; got none")
-    images, judge = training_set(train), test_set(held_out)
-    check_same_constants(images, judge)
+    images = training_set(train)
+    judges = [test_set(one) for one in (held_out, test) if one is not None]
+    for judge in judges:
+        check_same_constants(images, judge)
 
-    def job(spec: ConvNetSpec) -> tuple[float, float]:
+    def job(spec: ConvNetSpec) -> tuple[list[float], float]:
         began = time.perf_counter()
 
         def factory() -> torch.nn.Module:
@@ -109,12 +119,15 @@ def rank_architectures(
             return ConvNet(images.num_classes, images.channels, images.size, spec)
 
         trained = train_on(images, factory, settings, seed)
-        return accuracy(trained.network, judge), time.perf_counter() - began
+        found = accuracy(trained.network, judges[0])
+        seconds = time.perf_counter() - began
+        return [found, *(accuracy(trained.network, judge) for judge in judges[1:])], seconds
 
     jobs = [{"spec": spec} for spec in space]
     found = run_parallel(job, jobs, workers=workers, description="searching")
-    accuracies = torch.tensor([each for each, _ in found], dtype=torch.float64)
-    return ProxyRanking(accuracies, sum(seconds for _, seconds in found), len(images))
+    accuracies, *tested = torch.tensor([each for each, _ in found], dtype=torch.float64).T
+    seconds = sum(seconds for _, seconds in found)
+    return ProxyRanking(accuracies, seconds, len(images), tested[0] if tested else None)
 
 
 def compare_rankings(
@@ -141,6 +154,7 @@ def compare_rankings(
         )
     judge = whole if by == "whole" else proxy
     best = judge.accuracies.argsort(descending=True, stable=True)[: max(2, round(top * total))]
+    tested = whole.test_accuracies
     of_best = correlations(proxy.accuracies[best], whole.accuracies[best])
     return SearchResult(
         rank_correlation=of_best.spearman,
@@ -150,6 +164,7 @@ def compare_rankings(
         best_accuracy=float(whole.accuracies.max()),
         seconds=proxy.seconds,
         images=proxy.images,
+        chosen_test_accuracy=None if tested is None else float(tested[proxy.chosen]),
     )
 
 
@@ -164,6 +179,7 @@ def search(
     top: float = 0.05,
     seed: int = 0,
     workers: int | None = None,
+    test: Data | None = None,
 ) -> dict[str, SearchResult]:
     """The search with several proxies, early stopping and the whole set itself.
 
@@ -175,6 +191,7 @@ def search(
             first proxy does.
         whole_settings: of trainings on `whole`; None is as `settings`.
         top: see `compare_rankings`.
+        test: test images. Every choice is judged by them once it is made, trained on `whole`.
 
     Returns:
         Name -> result, with "early stopping" and "whole" after the proxies.
@@ -185,12 +202,14 @@ def search(
     if not proxies:
         raise ValueError("proxies must hold at least one set; got none")
 
-    def ranked(images: Data, how: EvalSettings) -> ProxyRanking:
-        return rank_architectures(space, images, held_out, how, seed=seed, workers=workers)
+    def ranked(images: Data, how: EvalSettings, test: Data | None = None) -> ProxyRanking:
+        return rank_architectures(
+            space, images, held_out, how, seed=seed, workers=workers, test=test
+        )
 
     rankings = {name: ranked(images, settings) for name, images in proxies.items()}
     steps = settings.steps(len(training_set(next(iter(proxies.values())))))
     rankings["early stopping"] = ranked(whole, replace(settings, iterations=steps))
-    reference = ranked(whole, whole_settings or settings)
+    reference = ranked(whole, whole_settings or settings, test)
     rankings["whole"] = reference
     return {name: compare_rankings(one, reference, top) for name, one in rankings.items()}

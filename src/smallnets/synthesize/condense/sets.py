@@ -232,14 +232,24 @@ def image_set(
         channels = images.shape[1] if images.dim() == 4 else 0
         mean, std = torch.zeros(channels), torch.ones(channels)
         if images.dtype == torch.uint8 and channels:
-            pixels = images.transpose(0, 1).flatten(1).double() / 255
-            mean, std = pixels.mean(1).float(), pixels.std(1).clamp(min=1 / 255).float()
+            mean, std = _moments(images)
     if images.is_floating_point():
         images = images.float()
     names = classes or [str(label) for label in range(int(labels.max()) + 1)]
     mean, std = (torch.as_tensor(one, dtype=torch.float32) for one in (mean, std))
     images = images.contiguous()  # the order that is sound for every network, see `models.layout`
     return ImageSet(images, labels.long(), mean, std, tuple(names))
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and deviations of pixels / 255, one a channel, from how often every level occurs."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = [channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]
+    total = int(counts[0].sum())
+    shares = torch.stack(counts).double() / total
+    mean = shares @ levels
+    variance = (shares * (levels - mean[:, None]).square()).sum(1) * total / max(1, total - 1)
+    return mean.float(), variance.sqrt().clamp(min=1 / 255).float()
 
 
 def training_set(data: Data) -> ImageSet:
