@@ -1,0 +1,349 @@
+"""Sets as a `Recipe` says, what choosing needs of the whole data, and embedding networks."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smallnets.data import Dataset
+from smallnets.storage import Arrays, kept_arrays, source_digest
+from smallnets.studies.condense.plan import Settings
+from smallnets.studies.condense.recipes import (
+    DM,
+    DSA,
+    FRESH,
+    LEARNED,
+    ONE,
+    RANDOM,
+    TRAINED,
+    Recipe,
+    titled,
+)
+from smallnets.studies.seeds import member_seed
+from smallnets.synthesize import condense as method
+from smallnets.synthesize.condense.running import as_set
+from smallnets.training import seeded
+from smallnets.training.checkpoint import cache_path, code_digest
+
+# Members of a repetition, see `smallnets.studies.seeds`; the first ones judge sets.
+ON_ALL, IN_POOL, STEPPING, ON_REST = 900, 910, 920, 930
+TEN_OF_THEM = 10  # random networks of a fixed pool
+SHOWN = 512  # test images of a training curve
+
+
+class Whole(NamedTuple):
+    """One training on all images, and what choosing takes from it."""
+
+    accuracy: float
+    features: Tensor  # (N, D) of the training images
+    forgetting: method.Forgetting
+    train: list[float]  # shares of right answers epoch by epoch, on augmented training images
+    test: list[float]  # on test images, which choose nothing
+
+
+class Bands(NamedTuple):
+    """Networks seen on the way of trainings, from the least to the most accurate."""
+
+    seen: method.AccuracyBands
+    count: int  # of bands, of equally many networks each
+
+    def of(self, band: int) -> list[int]:
+        """Places of the networks of a band, from 1; 0 takes all."""
+        order = sorted(range(len(self.seen.accuracies)), key=self.seen.accuracies.__getitem__)
+        if band == 0:
+            return order
+        total = len(order)
+        return order[total * (band - 1) // self.count : total * band // self.count]
+
+    def pool(self, band: int) -> method.Pool:
+        """The networks of a band, to draw from."""
+        return method.Pool([self.seen.networks[place] for place in self.of(band)])
+
+    def mean(self, band: int) -> float:
+        """Their mean accuracy."""
+        return float(np.mean([self.seen.accuracies[place] for place in self.of(band)]))
+
+
+def build(dataset: method.ImageSet | Dataset, name: str) -> nn.Module:
+    """A network with fresh weights for a data set's images and classes."""
+    images = method.training_set(dataset)
+    return method.network(name, images.num_classes, images.channels, images.size)
+
+
+def kept_under(cache_dir: Path | None, label: str, **content: Any) -> Path | None:
+    """The file of what `content` and this library's code decide; None keeps nothing."""
+    if cache_dir is None:
+        return None
+    code = code_digest(), source_digest("synthesize", "studies/condense")
+    return cache_path(cache_dir, label, ".npz", code=code, **content)
+
+
+def train_whole(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> Whole:
+    """Train the network on all images, or take what was kept of it."""
+    file = kept_under(
+        cache_dir, "whole", data=dataset.key, how=settings.whole, network=settings.network,
+        seed=seed,
+    )  # fmt: skip
+    found = kept_arrays(file, lambda: _train_whole(dataset, settings, seed))
+    tensors = {name: torch.from_numpy(array) for name, array in found.items()}
+    return Whole(
+        float(found["accuracy"]),
+        tensors["features"],
+        method.Forgetting(tensors["events"], tensors["never"]),
+        found["train"].tolist(),
+        found["test"].tolist(),
+    )
+
+
+def _train_whole(dataset: Dataset, settings: Settings, seed: int) -> Arrays:
+    images = method.training_set(dataset)
+    curve = method.test_set(dataset.take(test=SHOWN))
+    right: list[Tensor] = []
+    test: list[float] = []
+    correct = torch.zeros(settings.whole.epochs + 1, len(images), dtype=torch.bool)
+
+    def seen(which: Tensor, answers: Tensor) -> None:
+        correct[len(test), which] = answers
+        right.append(answers)
+
+    def after_epoch(epoch: int, network: nn.Module) -> None:
+        test.append(method.accuracy(network, curve))
+
+    trained = method.train_on(
+        images,
+        lambda: build(images, settings.network),
+        settings.whole,
+        member_seed(seed, ON_ALL),
+        seen=seen,
+        after_epoch=after_epoch,
+    )
+    forgotten = method.forgetting_events(correct)
+    return {
+        "accuracy": np.array(method.accuracy(trained.network, dataset)),
+        "features": method.features(trained.network, images).numpy(),
+        "events": forgotten.events.numpy(),
+        "never": forgotten.never.numpy(),
+        "train": correct.double().mean(1).numpy(),
+        "test": np.array(test),
+    }
+
+
+def embedding_bands(dataset: Dataset, settings: Settings, seed: int) -> Bands:
+    """Networks on the way of a few trainings, and how accurate each was on training images that
+    none was shown.
+    """
+    judged = dataset.held_out(settings.held_out, seed)
+    seen = method.AccuracyBands()
+
+    def look(epoch: int, network: nn.Module) -> None:
+        seen.add(network, method.accuracy(network, judged))
+
+    for number in range(settings.trainings):
+        method.train_on(
+            judged,
+            lambda: build(judged, settings.network),
+            settings.whole,
+            member_seed(seed, ON_REST + number),
+            after_epoch=look,
+        )
+    return Bands(seen, settings.bands)
+
+
+def sampler(
+    dataset: Dataset, settings: Settings, seed: int, recipe: Recipe
+) -> method.Fresh | method.Pool:
+    """Where the networks of a recipe of DM come from."""
+    name = recipe.network or settings.network
+    if recipe.embedding == TRAINED:
+        return embedding_bands(dataset, settings, seed).pool(recipe.band)
+    if recipe.embedding == FRESH:
+        return method.Fresh(dataset.num_classes, dataset.channels, dataset.size, name)
+    pool = []
+    for number in range(1 if recipe.embedding == ONE else TEN_OF_THEM):
+        with seeded(member_seed(seed, IN_POOL + number)):
+            pool.append(build(dataset, name))
+    return method.Pool(pool)
+
+
+def smallest_class(images: method.ImageSet | Dataset) -> int:
+    """How many training images the smallest class has, of those that are there."""
+    counts = method.training_set(images).labels.bincount()
+    return int(counts[counts > 0].min())
+
+
+def matching_settings(
+    dataset: method.ImageSet | Dataset, settings: Settings, recipe: Recipe
+) -> method.DMSettings:
+    """The settings of DM for a recipe and the images that there are."""
+    base = settings.matching
+    return replace(
+        base,
+        ipc=recipe.ipc,
+        iterations=max(1, round(base.iterations * recipe.length)),
+        lr=settings.rate(recipe.ipc) * recipe.rate,
+        batch_real=min(base.batch_real, smallest_class(dataset)),
+        batch_syn=recipe.few,
+        init=recipe.init,
+        strategy=base.strategy if recipe.augmented else None,
+        align_corners=recipe.align_corners,
+        network=recipe.network or settings.network,
+    )
+
+
+def gradient_settings(
+    dataset: method.ImageSet | Dataset, settings: Settings, recipe: Recipe
+) -> method.GradientMatchingSettings:
+    """The settings of DC, from noise and without augmentation, or of DSA."""
+    base = settings.gradients
+    siamese = recipe.method == DSA
+    return replace(
+        base,
+        ipc=recipe.ipc,
+        iterations=max(1, round(base.iterations * recipe.length)),
+        lr=base.lr * recipe.rate,
+        batch_real=min(base.batch_real, smallest_class(dataset)),
+        init="real" if siamese else "noise",
+        strategy=base.strategy if siamese else None,
+        network=settings.network,
+    )
+
+
+def looks_at(iterations: int, looks: int) -> list[int]:
+    """After how many updates a set is looked at: at the end, at half of it, at a quarter, ..."""
+    return sorted({max(1, round(iterations / 2**k)) for k in range(looks)})
+
+
+def is_raced(settings: Settings, recipe: Recipe) -> bool:
+    """Whether the set is looked at on its way."""
+    return recipe.method in LEARNED and recipe == Recipe(recipe.method, settings.ipc)
+
+
+def learn(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    recipe: Recipe,
+    cache_dir: Path | None = None,
+) -> method.Condensed:
+    """A set that is learned: by DM, DC or DSA."""
+    if is_raced(settings, recipe):
+        return stages(dataset, settings, seed, recipe, cache_dir)[-1]
+    return _learn(dataset, settings, seed, recipe, cache_dir=cache_dir)
+
+
+def stages(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    recipe: Recipe,
+    cache_dir: Path | None = None,
+) -> list[method.Condensed]:
+    """A set at the looks on its way; the last one is what `learn` returns."""
+    asked = settings.matching if recipe.method == DM else settings.gradients
+    real = method.training_set(dataset)
+    found: list[method.Condensed] = []
+    for count in looks_at(asked.iterations, settings.looks):
+        file = kept_under(
+            cache_dir, titled(recipe.method, recipe.ipc), data=dataset.key, recipe=recipe,
+            matching=settings.matching, gradients=settings.gradients, scaled=settings.scaled,
+            network=settings.network, seed=seed, count=count,
+        )  # fmt: skip
+        state = _found(file)
+        if state is None:
+            before = found[-1].state if found else None
+            state = _learn(dataset, settings, seed, recipe, count, before).state
+            if file is not None:
+                state.save(file)
+        made = as_set(real, range(real.num_classes), state.images)
+        found.append(method.Condensed(made, state.losses, state.seconds, state))
+    return found
+
+
+def _found(file: Path | None) -> method.PixelState | None:
+    """What was kept, or None; a damaged file is dropped with a word."""
+    if file is None or not file.exists():
+        return None
+    try:
+        return method.PixelState.load(file)
+    except ValueError as error:
+        warnings.warn(f"{error}: condensing again", stacklevel=2)
+        return None
+
+
+def _learn(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    recipe: Recipe,
+    count: int | None = None,
+    resume: method.PixelState | None = None,
+    cache_dir: Path | None = None,
+) -> method.Condensed:
+    if recipe.method == DM:
+        matching = matching_settings(dataset, settings, recipe)
+        return method.condense(
+            dataset,
+            matching if count is None else replace(matching, iterations=count),
+            seed=seed,
+            embed_factory=sampler(dataset, settings, seed, recipe),
+            resume=resume,
+            cache_dir=cache_dir,
+            label=recipe.method,
+        )
+    gradients = gradient_settings(dataset, settings, recipe)
+    return method.match_gradients(
+        dataset,
+        gradients if count is None else replace(gradients, iterations=count),
+        seed=seed,
+        resume=resume,
+        cache_dir=cache_dir,
+        label=recipe.method,
+    )
+
+
+def make_set(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    recipe: Recipe,
+    cache_dir: Path | None = None,
+) -> method.SyntheticSet:
+    """A set as its recipe says; random sets are what sets of DM and DSA start from."""
+    if recipe.method in LEARNED:
+        return learn(dataset, settings, seed, recipe, cache_dir).set
+    if recipe.method == RANDOM:
+        return method.select(dataset, RANDOM, recipe.ipc, seed=seed)
+    whole = train_whole(dataset, settings, seed, cache_dir)
+    return method.select(
+        dataset,
+        recipe.method,
+        recipe.ipc,
+        seed=seed,
+        features=whole.features,
+        forgetting=whole.forgetting,
+    )
+
+
+def passes_of_update(dataset: Dataset, settings: Settings, recipe: Recipe) -> float:
+    """What one update of DM, or one outer iteration of DC or DSA, costs, in passes of one image
+    forward through the network.
+
+    A gradient with respect to pixels alone counts as one pass more, one with respect to weights and
+    activations as two, and the gradient of such a gradient as six: twice each of the three products
+    of every layer of which it is taken.
+    """
+    classes = dataset.num_classes
+    if recipe.method == DM:
+        asked = matching_settings(dataset, settings, recipe)
+        return classes * (asked.batch_real + 2 * (asked.batch_syn or asked.ipc))
+    ask = gradient_settings(dataset, settings, recipe)
+    outer, inner = ask.loops
+    matched = classes * (3 * ask.batch_real + 9 * ask.ipc)
+    trained = inner * 3 * classes * ask.ipc
+    return outer * matched + (outer - 1) * trained
