@@ -49,7 +49,7 @@ class Bands(NamedTuple):
     """Networks seen on the way of trainings, from the least to the most accurate."""
 
     seen: method.AccuracyBands
-    count: int  # of bands, of equally many networks each
+    bands: int  # how many, of equally many networks each
 
     def of(self, band: int) -> list[int]:
         """Places of the networks of a band, from 1; 0 takes all."""
@@ -57,7 +57,7 @@ class Bands(NamedTuple):
         if band == 0:
             return order
         total = len(order)
-        return order[total * (band - 1) // self.count : total * band // self.count]
+        return order[total * (band - 1) // self.bands : total * band // self.bands]
 
     def pool(self, band: int) -> method.Pool:
         """The networks of a band, to draw from."""

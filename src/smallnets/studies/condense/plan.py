@@ -251,17 +251,19 @@ def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Datase
     smallest = int(dataset.y_train.bincount(minlength=dataset.num_classes).min())
     checks.at_least("number of training images of the smallest class", smallest,
                     2 * settings.largest)  # fmt: skip
+    strategy = FULL if dataset.flips else DIGITS
     share = share_of("iterations", options.iterations, settings.matching.iterations)
-    matching, gradients = (
-        replace(
+    learning: dict[str, Any] = {
+        field: replace(
             one,
             iterations=max(1, round(one.iterations * share)),
             device=options.device,
             precision=one.precision if options.precision == "auto" else options.precision,
+            strategy=strategy,
         )
-        for one in (settings.matching, settings.gradients)
-    )
-    strategy = FULL if dataset.flips else DIGITS
+        for field, one in vars(settings).items()
+        if isinstance(one, DMSettings | GradientMatchingSettings)
+    }
     share = share_of("epochs", options.epochs, settings.judging.epochs)
     trainings: dict[str, Any] = {
         field: replace(
@@ -275,10 +277,9 @@ def prepare(name: str, scale: str, options: Options = Options()) -> tuple[Datase
     }
     return dataset, replace(
         settings,
-        matching=replace(matching, strategy=strategy),
-        gradients=replace(gradients, strategy=strategy),
         large=tuple(size for size in settings.large if 2 * size <= smallest),
         steps=max(n for n in range(1, settings.steps + 1) if dataset.num_classes % n == 0),
+        **learning,
         **trainings,
     )
 
