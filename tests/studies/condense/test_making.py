@@ -71,6 +71,25 @@ def test_dc_starts_from_noise_and_matches_plainly_and_dsa_does_neither(digits, q
     assert dsa.batch_real == min(quick.gradients.batch_real, making.smallest_class(digits))
 
 
+@pytest.mark.parametrize("name", ["DC", "DSA"])
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+def test_rivals_may_cost_a_multiple_of_dm(name, ipc):
+    digits, settings = study.prepare("digits", "evidence")
+
+    def cost(recipe):
+        updates = study.updates_of(digits, settings, recipe)
+        return updates * study.passes_of_update(digits, settings, recipe)
+
+    rival, dm = study.Recipe(name, ipc), study.Recipe(ipc=ipc)
+    assert cost(rival) == pytest.approx(settings.budget * cost(dm), rel=0.15)
+    half = replace(rival, length=0.5)
+    assert study.updates_of(digits, settings, half) == pytest.approx(
+        study.updates_of(digits, settings, rival) / 2, abs=0.5
+    )
+    poor = replace(settings, budget=1e-9)
+    assert study.updates_of(digits, poor, rival) == 1
+
+
 def test_no_batch_is_larger_than_the_smallest_class(digits, quick, asked):
     hungry = replace(quick, matching=replace(quick.matching, batch_real=500))
     smallest = int(digits.y_train.bincount().min())
@@ -118,6 +137,8 @@ def test_networks_of_bands_are_judged_by_images_that_they_were_not_shown(
     assert len(bands.seen.networks) == quick.trainings * (quick.whole.epochs + 1)
     weights = [next(network.parameters()) for network in bands.seen.networks]
     assert not torch.equal(weights[0], weights[-1])
+    again = [real(network, judged[0]) for network in bands.seen.networks]
+    assert again == bands.seen.accuracies
     known = as_bytes(digits.x_train)
     for one in judged:
         assert as_bytes(one.x_test) <= known
@@ -172,11 +193,12 @@ def test_a_training_on_all_images_says_what_choosing_needs(digits, quick, tmp_pa
 
 @pytest.mark.parametrize("name", study.LEARNED)
 def test_looks_on_the_way_change_nothing(digits, quick, name, tmp_path):
-    gradients = replace(quick.gradients, iterations=2)
-    settings, recipe = replace(quick, gradients=gradients), study.Recipe(name, quick.ipc)
+    settings = replace(quick, budget=None, gradients=replace(quick.gradients, iterations=2))
+    recipe = study.Recipe(name, quick.ipc)
     stages = study.stages(digits, settings, 0, recipe, tmp_path)
-    asked = settings.matching if name == "DM" else gradients
-    assert [one.state.iteration for one in stages] == study.looks_at(asked.iterations, 2)
+    updates = 2 if name != "DM" else quick.matching.iterations
+    assert study.updates_of(digits, settings, recipe) == updates
+    assert [one.state.iteration for one in stages] == study.looks_at(updates, 2)
     whole = making._learn(digits, settings, 0, recipe)
     assert torch.equal(stages[-1].set.images, whole.set.images)
     assert torch.equal(stages[-1].set.labels, whole.set.labels)
@@ -186,7 +208,7 @@ def test_looks_on_the_way_change_nothing(digits, quick, name, tmp_path):
     assert [one.seconds for one in kept] == [one.seconds for one in stages]
     assert study.seconds_of(digits, settings, 0, tmp_path)[name] == [one.seconds for one in kept]
     (last,) = (file for file in tmp_path.glob(f"{name},*.npz")
-               if making._found(file).iteration == asked.iterations)  # fmt: skip
+               if making._found(file).iteration == updates)  # fmt: skip
     last.write_bytes(last.read_bytes()[:100])
     with pytest.warns(UserWarning, match="condensing again"):
         mended = study.learn(digits, settings, 0, recipe, tmp_path)

@@ -30,6 +30,7 @@ from smallnets.studies.condense.making import (
     passes_of_update,
     stages,
     train_whole,
+    updates_of,
 )
 from smallnets.studies.condense.plan import PRESETS, Options, Settings, prepare
 from smallnets.studies.condense.recipes import (
@@ -103,4 +104,5 @@ __all__ = [
     "stages",
     "titled",
     "train_whole",
+    "updates_of",
 ]

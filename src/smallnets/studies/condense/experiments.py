@@ -23,6 +23,7 @@ from smallnets.studies.condense.making import (
     passes_of_update,
     stages,
     train_whole,
+    updates_of,
 )
 from smallnets.studies.condense.plan import Settings
 from smallnets.studies.condense.recipes import (
@@ -176,8 +177,8 @@ def measure_race(
     for name in LEARNED:
         recipe = Recipe(name, settings.ipc)
         each = passes_of_update(dataset, settings, recipe)
-        asked = settings.matching if name == DM else settings.gradients
-        cost[name] = [each * n for n in looks_at(asked.iterations, settings.looks)]
+        updates = updates_of(dataset, settings, recipe)
+        cost[name] = [float(each * n) for n in looks_at(updates, settings.looks)]
         race[name] = [
             judge(one.set, dataset, settings, seed, cache_dir=cache_dir)
             for one in stages(dataset, settings, seed, recipe, cache_dir)
@@ -198,18 +199,10 @@ def measure_bands(
         networks on training images that they were not shown.
     """
     recipes = band_recipes(settings)
-    file = kept_under(
-        cache_dir, "bands", data=dataset.key, how=settings.whole, network=settings.network,
-        bands=settings.bands, trainings=settings.trainings, held_out=settings.held_out, seed=seed,
-    )  # fmt: skip
-
-    def means() -> Arrays:
-        bands = embedding_bands(dataset, settings, seed)
-        return {name: np.array(bands.mean(recipe.band)) for name, recipe in recipes.items()}
-
+    bands = embedding_bands(dataset, settings, seed, cache_dir)
     return {
         "bands": judge_all(dataset, settings, seed, recipes, cache_dir),
-        "band accuracy": {name: float(mean) for name, mean in kept_arrays(file, means).items()},
+        "band accuracy": {name: bands.mean(recipe.band) for name, recipe in recipes.items()},
     }
 
 

@@ -134,15 +134,37 @@ def _train_whole(dataset: Dataset, settings: Settings, seed: int) -> Arrays:
     }
 
 
-def embedding_bands(dataset: Dataset, settings: Settings, seed: int) -> Bands:
+def embedding_bands(
+    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path | None = None
+) -> Bands:
     """Networks on the way of a few trainings, and how accurate each was on training images that
-    none was shown.
+    none was shown; or what was kept of them.
     """
     judged = dataset.held_out(settings.held_out, seed)
+    file = kept_under(
+        cache_dir, "bands", data=judged.key, how=settings.whole, network=settings.network,
+        trainings=settings.trainings, seed=seed,
+    )  # fmt: skip
+    found = kept_arrays(file, lambda: _embedding_bands(judged, settings, seed))
     seen = method.AccuracyBands()
+    for number, accuracy in enumerate(found["accuracies"].tolist()):
+        with seeded(0):
+            network = build(judged, settings.network)
+        state = {name: torch.from_numpy(found[f"{number} {name}"]) for name in network.state_dict()}
+        network.load_state_dict(state)
+        seen.networks.append(network)
+        seen.accuracies.append(accuracy)
+    return Bands(seen, settings.bands)
+
+
+def _embedding_bands(judged: Dataset, settings: Settings, seed: int) -> Arrays:
+    accuracies: list[float] = []
+    found: Arrays = {}
 
     def look(epoch: int, network: nn.Module) -> None:
-        seen.add(network, method.accuracy(network, judged))
+        for name, value in network.state_dict().items():
+            found[f"{len(accuracies)} {name}"] = value.detach().cpu().numpy().copy()
+        accuracies.append(method.accuracy(network, judged))
 
     for number in range(settings.trainings):
         method.train_on(
@@ -152,16 +174,20 @@ def embedding_bands(dataset: Dataset, settings: Settings, seed: int) -> Bands:
             member_seed(seed, ON_REST + number),
             after_epoch=look,
         )
-    return Bands(seen, settings.bands)
+    return {"accuracies": np.array(accuracies), **found}
 
 
 def sampler(
-    dataset: Dataset, settings: Settings, seed: int, recipe: Recipe
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    recipe: Recipe,
+    cache_dir: Path | None = None,
 ) -> method.Fresh | method.Pool:
     """Where the networks of a recipe of DM come from."""
     name = recipe.network or settings.network
     if recipe.embedding == TRAINED:
-        return embedding_bands(dataset, settings, seed).pool(recipe.band)
+        return embedding_bands(dataset, settings, seed, cache_dir).pool(recipe.band)
     if recipe.embedding == FRESH:
         return method.Fresh(dataset.num_classes, dataset.channels, dataset.size, name)
     pool = []
@@ -199,19 +225,47 @@ def matching_settings(
 def gradient_settings(
     dataset: method.ImageSet | Dataset, settings: Settings, recipe: Recipe
 ) -> method.GradientMatchingSettings:
-    """The settings of DC, from noise and without augmentation, or of DSA."""
+    """The settings of DC, from noise and without augmentation, or of DSA; for as long as its budget
+    allows.
+    """
     base = settings.gradients
     siamese = recipe.method == DSA
-    return replace(
+    asked = replace(
         base,
         ipc=recipe.ipc,
-        iterations=max(1, round(base.iterations * recipe.length)),
         lr=base.lr * recipe.rate,
         batch_real=min(base.batch_real, smallest_class(dataset)),
         init="real" if siamese else "noise",
         strategy=base.strategy if siamese else None,
         network=settings.network,
     )
+    iterations: float = base.iterations
+    if settings.budget is not None:
+        rival = matching_settings(dataset, settings, Recipe(ipc=recipe.ipc))
+        classes = len(method.training_set(dataset).labels.unique())
+        cost = rival.iterations * passes_of_matching(classes, rival)
+        iterations = settings.budget * cost / passes_of_gradients(classes, asked)
+    return replace(asked, iterations=max(1, round(iterations * recipe.length)))
+
+
+def passes_of_matching(classes: int, asked: method.DMSettings) -> int:
+    """What one update of DM costs, in passes of one image forward through the network.
+
+    A gradient with respect to pixels alone counts as one pass more.
+    """
+    return classes * (asked.batch_real + 2 * (asked.batch_syn or asked.ipc))
+
+
+def passes_of_gradients(classes: int, asked: method.GradientMatchingSettings) -> int:
+    """What one outer iteration of DC or DSA costs, in passes of one image forward.
+
+    A gradient with respect to weights and activations counts as two passes more, and the gradient
+    of such a gradient as six: twice each of the three products of every layer.
+    """
+    outer, inner = asked.loops
+    matched = classes * (3 * asked.batch_real + 9 * asked.ipc)
+    trained = inner * 3 * classes * asked.ipc
+    return outer * matched + (outer - 1) * trained
 
 
 def looks_at(iterations: int, looks: int) -> list[int]:
@@ -252,7 +306,7 @@ def stages(
         file = kept_under(
             cache_dir, titled(recipe.method, recipe.ipc), data=dataset.key, recipe=recipe,
             matching=settings.matching, gradients=settings.gradients, scaled=settings.scaled,
-            network=settings.network, seed=seed, count=count,
+            budget=settings.budget, network=settings.network, seed=seed, count=count,
         )  # fmt: skip
         state = _found(file)
         if state is None:
@@ -291,7 +345,7 @@ def _learn(
             dataset,
             matching if count is None else replace(matching, iterations=count),
             seed=seed,
-            embed_factory=sampler(dataset, settings, seed, recipe),
+            embed_factory=sampler(dataset, settings, seed, recipe, cache_dir),
             resume=resume,
             cache_dir=cache_dir,
             label=recipe.method,
@@ -330,20 +384,17 @@ def make_set(
     )
 
 
-def passes_of_update(dataset: Dataset, settings: Settings, recipe: Recipe) -> float:
+def passes_of_update(dataset: Dataset, settings: Settings, recipe: Recipe) -> int:
     """What one update of DM, or one outer iteration of DC or DSA, costs, in passes of one image
-    forward through the network.
-
-    A gradient with respect to pixels alone counts as one pass more, one with respect to weights and
-    activations as two, and the gradient of such a gradient as six: twice each of the three products
-    of every layer of which it is taken.
+    forward through the network: `passes_of_matching` or `passes_of_gradients`.
     """
-    classes = dataset.num_classes
     if recipe.method == DM:
         asked = matching_settings(dataset, settings, recipe)
-        return classes * (asked.batch_real + 2 * (asked.batch_syn or asked.ipc))
-    ask = gradient_settings(dataset, settings, recipe)
-    outer, inner = ask.loops
-    matched = classes * (3 * ask.batch_real + 9 * ask.ipc)
-    trained = inner * 3 * classes * ask.ipc
-    return outer * matched + (outer - 1) * trained
+        return passes_of_matching(dataset.num_classes, asked)
+    return passes_of_gradients(dataset.num_classes, gradient_settings(dataset, settings, recipe))
+
+
+def updates_of(dataset: Dataset, settings: Settings, recipe: Recipe) -> int:
+    """Updates of DM, or outer iterations of DC or DSA, behind a set."""
+    make = matching_settings if recipe.method == DM else gradient_settings
+    return make(dataset, settings, recipe).iterations

@@ -29,6 +29,8 @@ class Settings(SizedSettings):
         scaled: whether that rate grows with the images a class, as the gradient of an image falls
             with them; otherwise it is the same for all sizes, as published.
         gradients: of gradient matching, DC and DSA alike.
+        budget: what these two may cost, as a multiple of what DM costs for a set of the same size;
+            their iterations are then as many as fit, at least one. None takes those of `gradients`.
         judging: how networks are trained on a set.
         networks: how many on each.
         whole: how a network is trained on all images.
@@ -64,6 +66,7 @@ class Settings(SizedSettings):
     judging: EvalSettings
     whole: EvalSettings
     scaled: bool = True
+    budget: float | None = None
     networks: int = 2
     sizes: tuple[int, ...] = (1, 10, 50)
     matched: tuple[int, ...] = (1, 10, 50)
@@ -101,6 +104,8 @@ class Settings(SizedSettings):
         for size in self.large:
             checks.whole("every one of large", size, 1)
         checks.each("factors", self.factors, checks.above, 0)
+        if self.budget is not None:
+            checks.above("budget", self.budget, 0)
         if not {self.ipc, *self.matched} <= set(self.sizes):
             raise ValueError(
                 f"ipc and matched must be among the sizes {self.sizes}; "
@@ -132,13 +137,14 @@ _SHORT = EvalSettings(epochs=100, lr=0.1)
 _EVIDENCE = Settings(
     network="ConvNetW16",
     resolution=16,
-    train=None,
+    train=5000,
     test=2000,
     seeds=8,
-    matching=DMSettings(iterations=300, lr=10.0, batch_real=64, precision="32-true"),
+    matching=DMSettings(iterations=300, lr=30.0, batch_real=64, precision="32-true"),
     gradients=GradientMatchingSettings(
-        iterations=10, outer=10, inner=10, lr=1.0, batch_real=64, precision="32-true"
+        outer=5, inner=10, lr=1.0, batch_real=64, precision="32-true"
     ),
+    budget=2.0,
     judging=_SHORT,
     whole=EvalSettings(epochs=30, lr=0.03, batch_size=64),
     large=(5, 20, 100),
@@ -161,7 +167,7 @@ PRESETS = {
         further_seeds=1,
         matching=DMSettings(iterations=4, lr=10.0, batch_real=8, precision="32-true"),
         gradients=GradientMatchingSettings(
-            iterations=1, outer=2, inner=1, lr=1.0, batch_real=8, precision="32-true"
+            outer=2, inner=1, lr=1.0, batch_real=8, precision="32-true"
         ),
         judging=EvalSettings(epochs=2, lr=0.1),
         networks=1,
@@ -188,8 +194,12 @@ PRESETS = {
     "small": replace(
         _EVIDENCE,
         seeds=2,
-        matched=(10,),
+        matching=replace(_EVIDENCE.matching, iterations=100),
+        judging=replace(_SHORT, epochs=60),
+        networks=1,
         sizes=(1, 10),
+        matched=(10,),
+        looks=3,
         thorough=False,
         further=False,
     ),
@@ -206,6 +216,7 @@ PRESETS = {
         matching=DMSettings(),
         scaled=False,
         gradients=GradientMatchingSettings(),
+        budget=None,
         judging=EvalSettings(),
         networks=20,
         whole=EvalSettings(epochs=100, lr=0.01),
