@@ -242,7 +242,8 @@ def test_rates_are_searched_on_held_out_training_images(digits, quick, others, k
     lr = settings.rate(2)
     assert set(found) == {
         *(f"DM, {ipc}, lr {settings.rate(ipc) * f:g}" for ipc in (1, 2) for f in (0.5, 1)),
-        *(f"{name}, 2, lr {settings.gradients.lr * f:g}" for name in ("DC", "DSA")
+        *(f"{name}, 2, lr {settings.gradients.lr * f * g:g}"
+          for name, g in (("DC", settings.from_noise), ("DSA", 1))
           for f in (0.5, 1)),
     }  # fmt: skip
     assert f"DM, 2, lr {lr:g}" in found

@@ -66,7 +66,8 @@ def test_dc_starts_from_noise_and_matches_plainly_and_dsa_does_neither(digits, q
     dc, dsa = (asked(digits, quick, study.Recipe(name, 2)).settings for name in ("DC", "DSA"))
     assert (dc.init, dc.strategy) == ("noise", None)
     assert (dsa.init, dsa.strategy) == ("real", method.DIGITS)
-    assert replace(dc, init=dsa.init, strategy=dsa.strategy) == dsa
+    assert dc.lr == quick.from_noise * dsa.lr == quick.from_noise * quick.gradients.lr
+    assert replace(dc, init=dsa.init, strategy=dsa.strategy, lr=dsa.lr) == dsa
     assert (dsa.ipc, dsa.network) == (2, quick.network)
     assert dsa.batch_real == min(quick.gradients.batch_real, making.smallest_class(digits))
 

@@ -17,6 +17,7 @@ from smallnets.studies.condense.making import (
     embedding_bands,
     kept_under,
     learn,
+    learning_settings,
     looks_at,
     make_set,
     matching_settings,
@@ -329,7 +330,7 @@ def search_rates(
     for name, recipe in core_recipes(settings).items():
         if recipe.method not in LEARNED:
             continue
-        usual = settings.rate(recipe.ipc) if recipe.method == DM else settings.gradients.lr
+        usual = learning_settings(judged, settings, recipe).lr
         for factor in settings.factors:
             one = replace(recipe, rate=factor)
             made = make_set(judged, settings, seed, one, cache_dir)

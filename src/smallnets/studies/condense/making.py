@@ -233,7 +233,7 @@ def gradient_settings(
     asked = replace(
         base,
         ipc=recipe.ipc,
-        lr=base.lr * recipe.rate,
+        lr=base.lr * recipe.rate * (1 if siamese else settings.from_noise),
         batch_real=min(base.batch_real, smallest_class(dataset)),
         init="real" if siamese else "noise",
         strategy=base.strategy if siamese else None,
@@ -246,6 +246,14 @@ def gradient_settings(
         cost = rival.iterations * passes_of_matching(classes, rival)
         iterations = settings.budget * cost / passes_of_gradients(classes, asked)
     return replace(asked, iterations=max(1, round(iterations * recipe.length)))
+
+
+def learning_settings(
+    dataset: method.ImageSet | Dataset, settings: Settings, recipe: Recipe
+) -> method.DMSettings | method.GradientMatchingSettings:
+    """Of a set that is learned: `matching_settings` or `gradient_settings`."""
+    make = matching_settings if recipe.method == DM else gradient_settings
+    return make(dataset, settings, recipe)
 
 
 def passes_of_matching(classes: int, asked: method.DMSettings) -> int:
@@ -299,14 +307,13 @@ def stages(
     cache_dir: Path | None = None,
 ) -> list[method.Condensed]:
     """A set at the looks on its way; the last one is what `learn` returns."""
-    asked = settings.matching if recipe.method == DM else settings.gradients
+    asked = learning_settings(dataset, settings, recipe)
     real = method.training_set(dataset)
     found: list[method.Condensed] = []
     for count in looks_at(asked.iterations, settings.looks):
         file = kept_under(
-            cache_dir, titled(recipe.method, recipe.ipc), data=dataset.key, recipe=recipe,
-            matching=settings.matching, gradients=settings.gradients, scaled=settings.scaled,
-            budget=settings.budget, network=settings.network, seed=seed, count=count,
+            cache_dir, titled(recipe.method, recipe.ipc), data=dataset.key,
+            asked=replace(asked, iterations=count), seed=seed,
         )  # fmt: skip
         state = _found(file)
         if state is None:
@@ -396,5 +403,4 @@ def passes_of_update(dataset: Dataset, settings: Settings, recipe: Recipe) -> in
 
 def updates_of(dataset: Dataset, settings: Settings, recipe: Recipe) -> int:
     """Updates of DM, or outer iterations of DC or DSA, behind a set."""
-    make = matching_settings if recipe.method == DM else gradient_settings
-    return make(dataset, settings, recipe).iterations
+    return learning_settings(dataset, settings, recipe).iterations

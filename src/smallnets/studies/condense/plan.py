@@ -29,6 +29,7 @@ class Settings(SizedSettings):
         scaled: whether that rate grows with the images a class, as the gradient of an image falls
             with them; otherwise it is the same for all sizes, as published.
         gradients: of gradient matching, DC and DSA alike.
+        from_noise: factor of their rate for DC, which starts from noise.
         budget: what these two may cost, as a multiple of what DM costs for a set of the same size;
             their iterations are then as many as fit, at least one. None takes those of `gradients`.
         judging: how networks are trained on a set.
@@ -66,6 +67,7 @@ class Settings(SizedSettings):
     judging: EvalSettings
     whole: EvalSettings
     scaled: bool = True
+    from_noise: float = 1.0
     budget: float | None = None
     networks: int = 2
     sizes: tuple[int, ...] = (1, 10, 50)
@@ -104,6 +106,7 @@ class Settings(SizedSettings):
         for size in self.large:
             checks.whole("every one of large", size, 1)
         checks.each("factors", self.factors, checks.above, 0)
+        checks.above("from_noise", self.from_noise, 0)
         if self.budget is not None:
             checks.above("budget", self.budget, 0)
         if not {self.ipc, *self.matched} <= set(self.sizes):
@@ -144,6 +147,7 @@ _EVIDENCE = Settings(
     gradients=GradientMatchingSettings(
         outer=5, inner=10, lr=1.0, batch_real=64, precision="32-true"
     ),
+    from_noise=3.0,
     budget=2.0,
     judging=_SHORT,
     whole=EvalSettings(epochs=30, lr=0.03, batch_size=64),
@@ -216,6 +220,7 @@ PRESETS = {
         matching=DMSettings(),
         scaled=False,
         gradients=GradientMatchingSettings(),
+        from_noise=1.0,
         budget=None,
         judging=EvalSettings(),
         networks=20,
