@@ -216,6 +216,14 @@ def test_looks_on_the_way_change_nothing(digits, quick, name, tmp_path):
     assert torch.equal(mended.set.images, whole.set.images)
 
 
+def test_a_raced_set_keeps_to_its_budget(digits, quick):
+    cheap = replace(quick, budget=3.0, looks=1)
+    made = study.learn(digits, cheap, 0, study.Recipe("DSA", 2))
+    asked = study.passes_of_update(digits, cheap, study.Recipe(ipc=2)) * quick.matching.iterations
+    each = study.passes_of_update(digits, cheap, study.Recipe("DSA", 2))
+    assert made.state.iteration == round(3 * asked / each) == 2
+
+
 def test_what_is_kept_is_kept_under_all_that_decides_it(digits, quick, tmp_path):
     different = [
         {},
