@@ -157,6 +157,19 @@ def test_sets_are_judged_by_the_protocol_alone(digits, quick, tmp_path):
     assert study.judge(images, digits, two, 3, cache_dir=tmp_path) == found
 
 
+def test_networks_that_diverge_are_worth_a_guess(digits, quick):
+    images = study.make_set(digits, quick, 0, study.Recipe("random", 2))
+    wild = replace(quick.judging, lr=1e30)
+    assert study.judge(images, digits, quick, 0, how=wild, network="ConvNetW4NN") == 0.1
+    search = replace(quick, searching=wild, space=(method.ConvNetSpec(1, 4, norm="none"),) * 2)
+    with pytest.warns(UserWarning, match="constant"):
+        found = study.rank_networks(digits, search, 0)
+    assert found["accuracies"]["DM"] == [0.1, 0.1]
+    assert found["correlation"]["DM"] == 0
+    with pytest.raises(ValueError, match="normalised alike"):
+        study.judge(replace(images, mean=images.mean + 1), digits, quick, 0)
+
+
 def test_images_are_tested_on_the_test_part(digits, quick, others):
     images = study.make_set(digits, quick, 0, study.Recipe("random", 2))
     mine, theirs = (study.judge(images, one, quick, 0) for one in (digits, others))
@@ -198,7 +211,9 @@ def test_networks_are_ranked_by_held_out_training_images(digits, quick, others, 
         else:
             assert len(images) == 10 * quick.searched
             assert torch.equal(images.mean, judged.mean)
-    dm, random, early, whole = (how for _, _, how in seen[:4])
+    dm, random, early, whole = (
+        how for _, _, how in seen[: 4 * len(quick.space) : len(quick.space)]
+    )
     assert dm == random == quick.searching
     assert early == replace(quick.searching_whole, iterations=quick.searching.steps(20))
     assert whole == quick.searching_whole

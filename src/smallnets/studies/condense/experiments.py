@@ -1,6 +1,6 @@
 """What one repetition measures, each with sets of its own: name -> set -> number."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import torch
 
 from smallnets.data import Dataset
 from smallnets.storage import Arrays, kept_arrays
-from smallnets.studies.condense.judging import judge
+from smallnets.studies.condense.judging import judge, unless_it_diverges
 from smallnets.studies.condense.making import (
     STEPPING,
     build,
@@ -256,11 +256,22 @@ def rank_networks(
             how=how, space=settings.space, seed=seed,
         )  # fmt: skip
 
-        def ranked(images: method.Data = images, how: method.EvalSettings = how) -> Arrays:
+        def one(
+            spec: method.ConvNetSpec,
+            images: method.Data = images,
+            how: method.EvalSettings = how,
+        ) -> float:
             made = method.rank_architectures(
-                settings.space, images, judged, how, seed=member_seed(seed, 0), workers=1
+                [spec], images, judged, how, seed=member_seed(seed, 0), workers=1
             )
-            return {"accuracies": made.accuracies.numpy()}
+            return float(made.accuracies[0])
+
+        def ranked(one: Callable[[method.ConvNetSpec], float] = one) -> Arrays:
+            found = [
+                unless_it_diverges(lambda spec=spec: one(spec), judged)  # type: ignore[misc]
+                for spec in settings.space
+            ]
+            return {"accuracies": np.array(found)}
 
         accuracies = torch.from_numpy(kept_arrays(file, ranked)["accuracies"])
         rankings[name] = method.ProxyRanking(accuracies, 0.0, len(shown))

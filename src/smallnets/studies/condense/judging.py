@@ -1,5 +1,6 @@
 """One protocol for every set: fresh networks, trained on the set alone, tested on real images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from smallnets.studies.condense.making import build, kept_under
 from smallnets.studies.condense.plan import Settings
 from smallnets.studies.seeds import member_seed
 from smallnets.synthesize import condense as method
+from smallnets.synthesize.condense.sets import check_same_constants
 
 
 def judge(
@@ -34,7 +36,11 @@ def judge(
         network: name of what is trained; None is the settings'.
         how: it is trained; None is the settings' protocol.
         cache_dir: folder for what was judged.
+
+    Raises:
+        ValueError: the set is normalised otherwise than the data set.
     """
+    check_same_constants(images, method.test_set(dataset))
     name, protocol = network or settings.network, how or settings.judging
     numbers = [member_seed(seed, n) for n in range(settings.networks)]
     file = kept_under(
@@ -42,11 +48,24 @@ def judge(
         how=protocol, network=name, numbers=numbers,
     )  # fmt: skip
 
+    def one(number: int) -> float:
+        trained = method.train_on(images, lambda: build(images, name), protocol, number)
+        return method.accuracy(trained.network, dataset)
+
     def accuracies() -> Arrays:
-        networks = (
-            method.train_on(images, lambda: build(images, name), protocol, number).network
-            for number in numbers
-        )
-        return {"accuracies": np.array([method.accuracy(one, dataset) for one in networks])}
+        found = [unless_it_diverges(lambda n=n: one(n), dataset) for n in numbers]  # type: ignore[misc]
+        return {"accuracies": np.array(found)}
 
     return float(kept_arrays(file, accuracies)["accuracies"].mean())
+
+
+def unless_it_diverges(accuracy: Callable[[], float], dataset: Dataset) -> float:
+    """What `accuracy()` returns, or that of guessing where a training's loss does not stay finite:
+    some networks of a table do not stand a rate that suits the others.
+    """
+    try:
+        return accuracy()
+    except ValueError as error:
+        if "the loss must stay finite" not in str(error):
+            raise
+        return 1 / dataset.num_classes

@@ -93,7 +93,7 @@ class Settings(SizedSettings):
     searching_whole: EvalSettings = field(default_factory=EvalSettings)
     searched: int = 10
     proxies: tuple[str, ...] = ("DM", "random")
-    held_out: int = 200
+    held_out: int = 600
     factors: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
 
     def __post_init__(self) -> None:
