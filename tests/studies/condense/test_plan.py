@@ -29,7 +29,8 @@ def test_presets_hold_the_papers_settings():
     assert (gradients.iterations, gradients.lr, gradients.lr_network) == (1000, 0.1, 0.01)
     assert (gradients.outer, gradients.inner) == (None, None)
     assert (judging.epochs, judging.lr, judging.batch_size) == (1000, 0.01, 256)
-    assert [paper.rate(ipc) for ipc in (1, 10, 50)] == [1, 1, 1]
+    assert [paper.rate(ipc) for ipc in (1, 10, 50, 100, 1250)] == [1, 1, 1, 10, 10]
+    assert (len(paper.space), paper.top) == (720, 0.05)
     assert (paper.memory, paper.orders, paper.held_out) == (20, 5, 5000)
 
 

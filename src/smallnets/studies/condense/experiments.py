@@ -47,7 +47,7 @@ from smallnets.synthesize import condense as method
 
 Measured = dict[str, Any]
 POINTS = 40  # of a curve, at most
-HALF = 0.5  # weight of both scores of robustness, and share of the networks that are ranked alone
+HALF = 0.5  # weight in the score of robustness to augmentation
 EARLY, LONG = "early stopping", "long schedule"
 
 
@@ -234,7 +234,7 @@ def rank_networks(
         "accuracies": proxy -> one number a network; proxies are methods of small sets, "early
         stopping", which trains on the real images for as many steps, and "whole";
         "correlation" and "top": proxy -> Spearman's rank correlation with training on all images,
-        over all networks and over the best half; "chosen": proxy -> accuracy of the network that it
+        over all networks and over the best ones; "chosen": proxy -> accuracy of the network that it
         puts first, trained on all images.
     """
     judged = dataset.held_out(settings.held_out, seed)
@@ -276,7 +276,8 @@ def rank_networks(
         accuracies = torch.from_numpy(kept_arrays(file, ranked)["accuracies"])
         rankings[name] = method.ProxyRanking(accuracies, 0.0, len(shown))
     compared = {
-        name: method.compare_rankings(one, rankings[WHOLE], HALF) for name, one in rankings.items()
+        name: method.compare_rankings(one, rankings[WHOLE], settings.top)
+        for name, one in rankings.items()
     }
     return {
         "accuracies": {name: one.accuracies.tolist() for name, one in rankings.items()},

@@ -14,9 +14,11 @@ from smallnets.synthesize.condense import (
     DMSettings,
     EvalSettings,
     GradientMatchingSettings,
+    convnet_space,
 )
 
 MULTIPLE = 8  # of a resolution: three poolings
+PUBLISHED_LARGE = 100  # images a class from which on the published rate is ten times as large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class Settings(SizedSettings):
         network: name for `smallnets.synthesize.condense.network`, of embeddings and evaluation.
         matching: of distribution matching; its `lr` is that of 10 images a class.
         scaled: whether that rate grows with the images a class, as the gradient of an image falls
-            with them; otherwise it is the same for all sizes, as published.
+            with them; otherwise it is the same for all sizes, and ten times that from 100 images a
+            class on, as published.
         gradients: of gradient matching, DC and DSA alike.
         from_noise: factor of their rate for DC, which starts from noise.
         budget: what these two may cost, as a multiple of what DM costs for a set of the same size;
@@ -54,6 +57,7 @@ class Settings(SizedSettings):
         orders: of the classes there.
         remembered: methods that fill the memory.
         space: networks to search among.
+        top: share of the best ones that are ranked alone.
         searching: how they are trained on a small set.
         searching_whole: how on all images.
         searched: images a class of the small sets.
@@ -89,6 +93,7 @@ class Settings(SizedSettings):
     orders: int = 1
     remembered: tuple[str, ...] = ("random", "herding", "DM")
     space: tuple[ConvNetSpec, ...] = ()
+    top: float = 0.5
     searching: EvalSettings = field(default_factory=EvalSettings)
     searching_whole: EvalSettings = field(default_factory=EvalSettings)
     searched: int = 10
@@ -107,6 +112,7 @@ class Settings(SizedSettings):
             checks.whole("every one of large", size, 1)
         checks.each("factors", self.factors, checks.above, 0)
         checks.above("from_noise", self.from_noise, 0)
+        checks.between("top", checks.above("top", self.top, 0), 0, 1)
         if self.budget is not None:
             checks.above("budget", self.budget, 0)
         if not {self.ipc, *self.matched} <= set(self.sizes):
@@ -122,7 +128,9 @@ class Settings(SizedSettings):
 
     def rate(self, ipc: int) -> float:
         """The learning rate of the pixels with so many images a class."""
-        return self.matching.lr * (ipc / 10 if self.scaled else 1)
+        if self.scaled:
+            return self.matching.lr * ipc / 10
+        return self.matching.lr * (10 if ipc >= PUBLISHED_LARGE else 1)
 
 
 def _space(
@@ -231,7 +239,8 @@ PRESETS = {
         batch_norm="ConvNetBN",
         memory=20,
         orders=5,
-        space=_space((1, 2, 3, 4), (32, 64, 128, 256), "none", "batch", "layer", "instance"),
+        space=convnet_space(),
+        top=0.05,
         searching=EvalSettings(epochs=200, lr=0.01),
         searching_whole=EvalSettings(epochs=100, lr=0.01),
         searched=50,
