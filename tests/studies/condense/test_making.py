@@ -110,7 +110,8 @@ def test_embedding_networks_come_from_where_the_recipe_says(digits, quick):
     for place, mine in enumerate(weights):
         assert not any(torch.equal(mine, other) for other in weights[place + 1 :])
     trained = networks(TRAINED)
-    assert len(trained) == quick.trainings * (quick.whole.epochs + 1)
+    steps = quick.whole.steps(len(digits.y_train) - quick.held_out)
+    assert len(trained) == quick.trainings * len(study.looks_at(steps, 99))
 
 
 def test_bands_are_of_equally_many_networks_and_rise(digits, quick):
@@ -135,7 +136,15 @@ def test_networks_of_bands_are_judged_by_images_that_they_were_not_shown(
     monkeypatch.setattr(method, "train_on", lambda images, *given, **named: (
         shown.append(images), train(images, *given, **named))[1])  # fmt: skip
     bands = making.embedding_bands(digits, quick, 0)
-    assert len(bands.seen.networks) == quick.trainings * (quick.whole.epochs + 1)
+    last = method.train_on(
+        judged[0], lambda: study.build(digits, quick.network), quick.whole,
+        making.member_seed(0, making.ON_REST),
+    ).network  # fmt: skip
+    whole = bands.seen.networks[-1]
+    for (name, mine), (_, theirs) in zip(
+        whole.state_dict().items(), last.state_dict().items(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
     weights = [next(network.parameters()) for network in bands.seen.networks]
     assert not torch.equal(weights[0], weights[-1])
     again = [real(network, judged[0]) for network in bands.seen.networks]
