@@ -11,6 +11,7 @@ pytestmark = pytest.mark.chapters
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 SOLVED = [
     CHAPTERS / "03_does_kd_work.ipynb",
+    CHAPTERS / "10_distribution_matching.ipynb",
     CHAPTERS / "11_single_image.ipynb",
 ]  # every solution stands for itself
 SOLUTION = re.compile(r"\{solution\} (?P<name>\S+)\n(?P<text>.*?)\n````", re.DOTALL)

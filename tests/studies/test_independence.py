@@ -8,6 +8,7 @@ from smallnets.data import load
 from smallnets.distill import matching as method
 from smallnets.distill.fidelity import Objective
 from smallnets.studies import (
+    condense,
     fidelity,
     genie,
     importance,
@@ -113,6 +114,12 @@ def brief(study, **changes):
 @pytest.mark.parametrize(
     ("train", "settings"),
     [
+        (
+            lambda data, settings, seed: condense.embedding_bands(
+                data, settings, seed
+            ).seen.networks[-1],
+            brief(condense),
+        ),
         (similarity.train_teacher, brief(similarity, teacher="convnet-2")),
         (
             lambda data, settings, seed: fidelity.train_teacher(data, settings, seed).network,
@@ -134,7 +141,7 @@ def brief(study, **changes):
             brief(lana),
         ),
     ],
-    ids=["02", "03", "04", "05", "08", "09", "11", "06"],
+    ids=["10", "02", "03", "04", "05", "08", "09", "11", "06"],
 )
 def test_a_chapters_first_network_depends_on_its_seed(digits, train, settings):
     ends = [digest(train(digits, settings, seed)) for seed in (0, 0, 1)]

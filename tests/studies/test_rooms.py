@@ -13,6 +13,7 @@ from smallnets.studies.study import StudySettings
 LIBRARY = Path(smallnets.__file__).parent
 ROOMS = ("distill", "prune", "search", "quantize", "synthesize")
 STUDIES = (
+    "condense",
     "similarity",
     "fidelity",
     "matching",
