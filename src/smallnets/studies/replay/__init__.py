@@ -47,9 +47,22 @@ from smallnets.studies.replay.scenarios import (
     scenario,
     sequence,
 )
+from smallnets.studies.replay.toy import (
+    AMONG,
+    AWAY,
+    EDGE,
+    KNOWN,
+    clouds,
+    grid,
+    small_network,
+)
 
 __all__ = [
+    "AMONG",
+    "AWAY",
+    "EDGE",
     "FAR",
+    "KNOWN",
     "NEAR",
     "PRESETS",
     "SCENARIOS",
@@ -62,6 +75,7 @@ __all__ = [
     "at_edge",
     "best_rates",
     "by_class",
+    "clouds",
     "compared",
     "confusion",
     "core_conditions",
@@ -73,6 +87,7 @@ __all__ = [
     "further_conditions",
     "generators",
     "generators_of_every_seed",
+    "grid",
     "groups_of",
     "inheriting",
     "judge",
@@ -90,6 +105,7 @@ __all__ = [
     "scenario",
     "sequence",
     "shown_images",
+    "small_network",
     "swept_conditions",
     "train_first",
     "train_generator",

@@ -118,6 +118,8 @@ def _weighing(base: r.GeneratorSettings, **weights: float) -> r.GeneratorSetting
 
 
 def generators_of_every_seed(settings: Settings) -> list[str]:
-    """Names of the generators that `core_conditions` need, the shipped one first."""
+    """Names of the generators that `core_conditions` need, the shipped one first, and of the most
+    diverse one, which is looked at.
+    """
     needed = [one.generator for one in core_conditions(settings).values() if one.generates]
-    return list(dict.fromkeys([SHIPPED, *needed]))
+    return list(dict.fromkeys([SHIPPED, *needed, diversity(settings.diversities[-1])]))
