@@ -32,7 +32,7 @@ SHORT = {
         "unit_steps": 10,
     },
     "11": {"train": 144, "epochs": 1, "network": "convnet-4"},
-    "12": {"train": 930, "epochs": 1, "network": "resnet-8-4"},
+    "12": {"train": 930, "epochs": 1, "network": "resnet-8-4", "sweep": False},
 }
 
 
