@@ -45,9 +45,7 @@ Measured = dict[str, Any]
 Rates = Mapping[str, float]
 
 
-def train_side_by_side(
-    dataset: Dataset, settings: Settings, seed: int, cache_dir: Path
-) -> None:
+def train_side_by_side(dataset: Dataset, settings: Settings, seed: int, cache_dir: Path) -> None:
     """Train and keep one seed's networks, as many at a time as there are cores: the first network,
     its generators, what the rates are tried with, and then what is compared.
     """
@@ -59,9 +57,7 @@ def train_side_by_side(
     side_by_side(train_generator, [{"name": one} for one in names], "generators", **common)
     swept = swept_conditions(settings)
     jobs = [
-        {"condition": one, "rate": rate}
-        for one in _longest_first(swept)
-        for rate in settings.rates
+        {"condition": one, "rate": rate} for one in _longest_first(swept) for rate in settings.rates
     ]
     if jobs:
         side_by_side(judge, jobs, "learning rates", **common)

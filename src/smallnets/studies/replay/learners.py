@@ -114,6 +114,9 @@ def learn(
     generator = None
     if condition.generates:
         generator = train_generator(dataset, settings, seed, condition.generator, cache_dir)
+    importance = None
+    if method.penalty != "none":
+        importance = keep_importance(dataset, settings, seed, method, cache_dir)
     asks = inheriting(settings, condition, rate)
     step = r.learn_task(
         first,
@@ -122,7 +125,7 @@ def learn(
         asks,
         step=NEW,
         seed=seed,
-        importance=measure_importance(first, old, method, asks, seed),
+        importance=importance,
         earlier=() if method.memory_free else (old,),
         generator=generator,
         cache_dir=cache_dir,
@@ -147,14 +150,23 @@ def inheriting(settings: Settings, condition: Condition, rate: float) -> r.Incre
     )
 
 
-def measure_importance(
-    first: nn.Module, old: r.Task, method: r.Method, settings: r.IncrementalSettings, seed: int
-) -> dict[str, Tensor] | None:
-    """What EWC or MAS keeps when the old task ends: a number for every weight; None for others."""
-    if method.penalty == "none":
-        return None
-    assert isinstance(old.train, Dataset)
-    images = old.train.for_choosing(settings.importance_images).images
+def keep_importance(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    method: r.Method,
+    cache_dir: Path | None = None,
+) -> dict[str, Tensor]:
+    """What EWC or MAS keeps when the old task ends: a number for every weight of the first network.
+
+    Args:
+        dataset, settings, seed, cache_dir: as for `train_first`.
+        method: with a penalty.
+    """
+    first = train_first(dataset, settings, seed, cache_dir).network
+    old = scenario(dataset, settings, NEAR).training[0].train
+    assert isinstance(old, Dataset)
+    images = old.for_choosing(settings.images).images
     if method.penalty == "mas":
         return r.sensitivity_importance(first, images)
     return r.fisher_importance(first, images, torch.Generator().manual_seed(seed))
