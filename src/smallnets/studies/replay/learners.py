@@ -3,7 +3,7 @@
 Whatever is trained is kept, so conditions share what they have in common.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -206,7 +206,7 @@ def learn_in_order(
 
 
 def side_by_side(
-    train: Callable[..., Any], jobs: list[Mapping[str, Any]], description: str, **common: Any
+    train: Callable[..., Any], jobs: Sequence[Mapping[str, Any]], description: str, **common: Any
 ) -> None:
     """Train and keep networks, as many at a time as there are cores. What is trained is kept on
     disk, and need not be sent to the process that waits for it.
