@@ -36,7 +36,18 @@ def rates(quick):
 
 @pytest.fixture(scope="module")
 def measured(digits, quick, rates, kept):
-    return study.measure(digits, quick, 0, rates, kept)
+    """A seed's measures, of networks that were trained before: nothing more is trained for them."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(learners, "run_parallel", in_this_process)
+        study.train_side_by_side(digits, replace(quick, rates=(0.1,)), 0, kept)
+    files = {path.name for path in kept.iterdir()}
+    found = study.measure(digits, quick, 0, rates, kept)
+    assert {path.name for path in kept.iterdir()} == files
+    return found
+
+
+def in_this_process(function, jobs, **_):
+    return [function(**job) for job in jobs]
 
 
 def test_presets_hold_the_papers_settings():
@@ -150,27 +161,16 @@ def test_seeds_are_independent_and_conditions_of_a_seed_are_paired(digits, quick
     assert not torch.equal(noise[0], noise[2])
 
 
-def test_networks_trained_side_by_side_are_those_of_the_measurement(
-    digits, quick, tmp_path, measured
-):
-    settings = replace(quick, swept=("lwf",), rates=(0.1,))
-    study.train_side_by_side(digits, settings, 0, tmp_path)
-    files = {path.name for path in tmp_path.iterdir()}
-    rates = study.best_rates(study.try_rates(digits, settings, 0, tmp_path), settings)
-    again = study.measure(digits, settings, 0, rates, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == files
-    assert again == measured
-
-
-def test_a_run_that_was_stopped_ends_with_the_same_bits(digits, quick, rates, tmp_path, kept):
+def test_a_run_that_was_stopped_ends_with_the_same_bits(digits, quick, tmp_path, kept):
     def run(name):
         return Parameters("digits", "smoke", None, "cpu", "32-true", str(tmp_path / name))
 
-    shared = {"dataset": digits, "settings": quick, "rates": rates, "cache_dir": kept}
-    seed_by_seed(study.measure, run("stopped"), seeds=1, **shared)
-    resumed = seed_by_seed(study.measure, run("stopped"), seeds=2, **shared)
-    assert resumed == seed_by_seed(study.measure, run("whole"), seeds=2, **shared)
-    assert len(set(resumed["confidence"]["shipped"])) == 2
+    settings = replace(quick, rates=(0.1,), swept=("noise_replay",))
+    shared = {"dataset": digits, "settings": settings, "cache_dir": kept}
+    seed_by_seed(study.try_rates, run("stopped"), seeds=1, **shared)
+    resumed = seed_by_seed(study.try_rates, run("stopped"), seeds=2, **shared)
+    assert resumed == seed_by_seed(study.try_rates, run("whole"), seeds=2, **shared)
+    assert set(resumed["held out"]) == {"near, noise_replay, 0.1", "far, noise_replay, 0.1"}
 
 
 def test_a_sequence_that_was_stopped_between_steps_goes_on(digits, quick, tmp_path, monkeypatch):
@@ -199,10 +199,17 @@ def test_a_sequence_that_was_stopped_between_steps_goes_on(digits, quick, tmp_pa
     assert resumed.summary() == whole.summary()
 
 
-def test_further_conditions_have_the_same_measures(digits, quick, rates, kept):
+def test_further_conditions_have_the_same_measures(digits, quick, rates, kept, monkeypatch):
+    place = "smallnets.studies.replay.experiments"
+    first = study.train_first(digits, quick, 0, kept).network
+    grown, asked = r.grow_head(first, len(quick.new)), []
+    monkeypatch.setattr(f"{place}.learn", lambda *given: asked.append(given[3:5]) or grown)
     found = study.measure_further(digits, quick, 0, rates, kept)
     assert set(found) == ACCURACIES | DESCRIBED
-    assert set(found["accuracy"]) == set(study.further_conditions(quick))
+    further = study.further_conditions(quick)
+    assert set(found["accuracy"]) == set(further)
+    assert [one for one, _ in asked] == list(further.values())
+    assert {rate for _, rate in asked} == {quick.training.lr}
     of_others = set(study.generators(quick)) - set(study.generators_of_every_seed(quick))
     assert set(found["spread"]) == of_others
 
@@ -242,8 +249,8 @@ def test_images_are_described_by_what_they_are(digits, quick, kept):
     assert found["true variation"] == pytest.approx(1, abs=0.05)  # of four directions, two have 2
     assert found["spread"] == 0
     assert found["classes hit"] == pytest.approx(1 / len(quick.old))
+    own = study.shown_images(digits, quick, 0, kept)["old"]
     with r.ClassifierTap(first) as tap, torch.no_grad():
-        own = study.shown_images(digits, quick, 0, kept)["old"]
         first(own)
         expected = float(r.bn_norm_loss(tap.inputs, tap.statistics))
     assert study.describe(own, first, len(quick.old))["bn distance"] == pytest.approx(expected)

@@ -66,7 +66,9 @@ EVERY = study.core_conditions(study.PRESETS["evidence"])
 FURTHER = study.further_conditions(study.PRESETS["evidence"])
 
 
-@pytest.mark.parametrize("name", [one for one in EVERY if one.count(",") == 1])
+@pytest.mark.parametrize(
+    "name", [*(f"near, {one}" for one in study.compared(study.PRESETS["evidence"])), "far, mfgr"]
+)
 def test_no_image_of_the_old_task_reaches_the_step_of_a_memory_free_method(
     name, digits, quick, before, over
 ):
