@@ -101,7 +101,7 @@ def asked(before, monkeypatch):
 
 @pytest.mark.parametrize("name", [*EVERY, *FURTHER])
 def test_a_condition_is_learned_as_it_is_called(name, digits, quick, asked, before):
-    settings = replace(quick, diversities=(0.1, 1.0))
+    settings = replace(quick, diversities=study.PRESETS["evidence"].diversities)
     for weight in settings.diversities:
         before[study.diversity(weight)] = SimpleNamespace(generator=f"diverse {weight}")
     condition = (EVERY | FURTHER)[name]
