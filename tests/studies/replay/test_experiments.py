@@ -161,7 +161,9 @@ def test_seeds_are_independent_and_conditions_of_a_seed_are_paired(digits, quick
     assert not torch.equal(noise[0], noise[2])
 
 
-def test_a_run_that_was_stopped_ends_with_the_same_bits(digits, quick, tmp_path, kept):
+def test_a_run_that_was_stopped_ends_with_the_same_bits(digits, quick, tmp_path, kept, monkeypatch):
+    monkeypatch.setattr("smallnets.book.seedwise.run_parallel", in_this_process)
+
     def run(name):
         return Parameters("digits", "smoke", None, "cpu", "32-true", str(tmp_path / name))
 
