@@ -13,6 +13,7 @@ SOLVED = [
     CHAPTERS / "03_does_kd_work.ipynb",
     CHAPTERS / "10_distribution_matching.ipynb",
     CHAPTERS / "11_single_image.ipynb",
+    CHAPTERS / "12_memory_free_replay.ipynb",
 ]  # every solution stands for itself
 SOLUTION = re.compile(r"\{solution\} (?P<name>\S+)\n(?P<text>.*?)\n````", re.DOTALL)
 EXERCISE = re.compile(r"\{exercise\}\n:label: (\S+)\n")

@@ -15,6 +15,7 @@ from smallnets.studies import (
     lana,
     layered,
     matching,
+    replay,
     similarity,
     single_image,
 )
@@ -137,11 +138,15 @@ def brief(study, **changes):
             brief(single_image, network="convnet-2"),
         ),
         (
+            lambda data, settings, seed: replay.train_first(data, settings, seed).network,
+            brief(replay, network="convnet-2", old=tuple(range(6)), new=tuple(range(6, 10))),
+        ),
+        (
             lambda data, settings, seed: lana.train_member("resnet-8", data, settings, seed),
             brief(lana),
         ),
     ],
-    ids=["10", "02", "03", "04", "05", "08", "09", "11", "06"],
+    ids=["10", "02", "03", "04", "05", "08", "09", "11", "12", "06"],
 )
 def test_a_chapters_first_network_depends_on_its_seed(digits, train, settings):
     ends = [digest(train(digits, settings, seed)) for seed in (0, 0, 1)]

@@ -21,6 +21,7 @@ STUDIES = (
     "lana",
     "layered",
     "genie",
+    "replay",
     "single_image",
 )
 SCALES = {"smoke", "small", "paper", "evidence"}
