@@ -1,7 +1,7 @@
 """The networks of GAN Compression: generators at every width, and their discriminators.
 
 - `layers`: `SliceableConv2d`, `SliceableConvTranspose2d`, `SeparableConv2d`,
-  `SliceableSeparableConv2d`, `SliceableBatchNorm2d`, `LayerNorm`, `adain`; one set of weights for
+  `SliceableSeparableConv2d`, `SliceableBatchNorm2d`, `LayerNorm`, `AdaIN`; one set of weights for
   all widths.
 - `configs`, `published`: `ConfigSpace`, `encode`, `decode`, `PUBLISHED_SPACES`,
   `PUBLISHED_CONFIGS`; a width for every layer.
@@ -22,6 +22,7 @@ from smallnets.gan.networks.discriminators import (
     SPADEDiscriminator,
 )
 from smallnets.gan.networks.layers import (
+    AdaIN,
     InstanceNorm,
     LayerNorm,
     SeparableConv2d,
@@ -29,7 +30,6 @@ from smallnets.gan.networks.layers import (
     SliceableConv2d,
     SliceableConvTranspose2d,
     SliceableSeparableConv2d,
-    adain,
 )
 from smallnets.gan.networks.published import PUBLISHED_CONFIGS, PUBLISHED_SPACES
 from smallnets.gan.networks.resnet import (
@@ -45,6 +45,7 @@ from smallnets.gan.networks.transfer import prune_by_l1, sort_channels, start_su
 from smallnets.gan.networks.unet import UNetGenerator
 
 __all__ = [
+    "AdaIN",
     "MOBILE",
     "PUBLISHED_CONFIGS",
     "PUBLISHED_SPACES",
@@ -66,7 +67,6 @@ __all__ = [
     "SliceableSeparableConv2d",
     "SuperResNetGenerator",
     "UNetGenerator",
-    "adain",
     "channels_of",
     "check_config",
     "count",

@@ -155,27 +155,42 @@ class LayerNorm(nn.Module):
         normed = (x - mean) / (std + self.eps)
         return normed * self.gamma[:given].view(-1, 1, 1) + self.beta[:given].view(-1, 1, 1)
 
+    def published_products(self, output: Tensor) -> int:
+        """One for every element, and one for the mean."""
+        return output.numel() + 1
 
-def adain(x: Tensor, mean: Tensor, std: Tensor, eps: float = 1e-5) -> Tensor:
-    """Adaptive instance norm: every channel of every image gets the mean and deviation of a style.
+
+class AdaIN(nn.Module):
+    """Adaptive instance norm: every channel of every image gets mean and deviation of a style.
 
         y = std (x - mean(x)) / sqrt(var(x) + eps) + mean          (no "1 +" before std)
-
-    Args:
-        x: (batch, channels, height, width).
-        mean, std: (batch, channels).
-        eps: added to the biased variance.
-
-    Raises:
-        ValueError: styles of another shape.
     """
-    if mean.shape != x.shape[:2] or std.shape != x.shape[:2]:
-        raise ValueError(
-            f"mean and std must be {tuple(x.shape[:2])}; got {tuple(mean.shape)} and "
-            f"{tuple(std.shape)}"
-        )
-    normed = F.instance_norm(x, eps=eps)
-    return normed * std[:, :, None, None] + mean[:, :, None, None]
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Norm feature maps, and give them a style.
+
+        Args:
+            x: (batch, channels, height, width).
+            mean, std: (batch, channels).
+
+        Raises:
+            ValueError: styles of another shape.
+        """
+        if mean.shape != x.shape[:2] or std.shape != x.shape[:2]:
+            raise ValueError(
+                f"mean and std must be {tuple(x.shape[:2])}; got {tuple(mean.shape)} and "
+                f"{tuple(std.shape)}"
+            )
+        normed = F.instance_norm(x, eps=self.eps)
+        return normed * std[:, :, None, None] + mean[:, :, None, None]
+
+    def published_products(self, output: Tensor) -> int:
+        """The published count sees one product, that of batch and channels in reshaping."""
+        return 1
 
 
 def make_norm(norm: str, channels: int, *, sliceable: bool = False) -> nn.Module:
