@@ -11,9 +11,9 @@ the moon), coloured and lit as its class is in a style, summer or winter. Nothin
 - styles: label map in colours -> pictures of other scenes in both styles; more than one answer is
   right.
 
-Scene i depends on the seed and on i alone, so a smaller set is the beginning of a larger one; and it
-is the same scene at every size. Test pictures take their surfaces from parts of the photographs that
-no training picture shows.
+Scene i depends on the seed and on i alone, so a smaller set is the beginning of a larger one; and
+it is the same scene at every size. Test pictures take their surfaces from parts of the photographs
+that no training picture shows.
 """
 
 from collections.abc import Callable
@@ -367,7 +367,10 @@ def _crop(surface: Surface, part: str, n: int, size: tuple[int, int], u: Uniform
     x = torch.arange(width).view(1, 1, -1) / surface.stretch * mirror + u(0, 1) * columns
     y = torch.arange(height).view(1, -1, 1) + u(0, 1) * rows
     places = torch.stack(
-        [(x * 2 / columns - 1).expand(n, height, width), (y * 2 / rows - 1).expand(n, height, width)],
+        [
+            (x * 2 / columns - 1).expand(n, height, width),
+            (y * 2 / rows - 1).expand(n, height, width),
+        ],
         dim=-1,
     )
     images = texture.expand(n, -1, -1, -1)
@@ -391,9 +394,7 @@ def render(drawing: Drawing, numbers: Tensor, part: str, style: str) -> Tensor:
     summer = SURFACES[STYLES[0]]
     crops = torch.stack([_crop(one, part, n, (size[0], size[1]), u) for one in summer], dim=1)
     crop = crops.gather(1, drawing.labels.long()[:, None])  # (n, 1, height, width)
-    shown = [
-        _in_style(one, drawing, crop) for one in (STYLES if style == "both" else (style,))
-    ]
+    shown = [_in_style(one, drawing, crop) for one in (STYLES if style == "both" else (style,))]
     image = shown[0] if len(shown) == 1 else torch.where(cold[:, None], shown[1], shown[0])
     return (image * sun[:, None]).round_().clamp_(0, 255).to(torch.uint8)
 

@@ -236,7 +236,9 @@ def _images(path: Path, name: str, array: np.ndarray) -> Tensor:
             )
         array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ValueError(f"{path}: {name} must be uint8, or floating point from 0 to 1; got {given}")
+        raise ValueError(
+            f"{path}: {name} must be uint8, or floating point from 0 to 1; got {given}"
+        )
     return torch.from_numpy(np.ascontiguousarray(array))
 
 

@@ -38,9 +38,7 @@ class FeatureMaps(nn.Module):
             )
         checks.each("student's channels", student, checks.whole, 1)
         checks.each("teacher's channels", teacher, checks.whole, 1)
-        self.maps = nn.ModuleList(
-            nn.Conv2d(a, b, 1) for a, b in zip(student, teacher, strict=True)
-        )
+        self.maps = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(student, teacher, strict=True))
         for one in self.maps:
             nn.init.normal_(one.weight, 0.0, std)
             nn.init.zeros_(one.bias)

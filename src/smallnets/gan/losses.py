@@ -5,6 +5,7 @@ hinge loss over several scales is their mean, least squares and cross-entropy ar
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
 # A discriminator's answer: logits; those of several scales; or all layers' outputs a scale, the
 # last of which are the logits.
-Answer = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
+Answer: TypeAlias = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
 def gan_loss(answer: Answer, mode: str, *, real: bool, for_discriminator: bool) -> Tensor:
@@ -200,9 +201,7 @@ def reconstruction_loss(
     return losses[kind](image, target)
 
 
-def feature_matching(
-    fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]
-) -> Tensor:
+def feature_matching(fake: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
     """sum over scales and layers but the last of mean|D_l(fake) - D_l(real)|, over the scales: ().
 
     Args:
