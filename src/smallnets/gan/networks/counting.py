@@ -6,10 +6,10 @@ per element of its *output*,
     outputs x C_in / groups x k^2,
 
 although a transposed convolution of stride 2 does that work per element of its *input*: four times
-too many. It adds one for every element that an instance norm, a LayerNorm or a multiplication writes,
-or a global pooling; BatchNorm, activations and sums are free, and linear layers are not seen. So
-the published count of the full ResNet is
-56.8 G, and the true one 49.6 G; of small mobile networks it is up to two thirds above the true one.
+too many. It adds one for every element that an instance norm, a LayerNorm or a multiplication
+writes, or a global pooling; BatchNorm, activations and sums are free, and linear layers are not
+seen. So the published count of the full ResNet is 56.8 G, and the true one 49.6 G; of small mobile
+networks it is up to two thirds above the true one.
 """
 
 import math
@@ -109,8 +109,16 @@ def count(network: nn.Module, *inputs: Tensor | tuple[int, ...], **options: Any)
     Raises:
         ValueError: more than one example.
     """
-    parameters = list(network.parameters())
-    like = parameters[0] if parameters else torch.empty(0)
+    work = total(list(count_layers(network, *inputs, **options).values()))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(work.published, work.outsized, work.exact, parameters)
+
+
+def count_layers(
+    network: nn.Module, *inputs: Tensor | tuple[int, ...], **options: Any
+) -> dict[str, Cost]:
+    """The same layer by layer: dotted name -> cost, without parameters; see `count`."""
+    like = next(network.parameters(), torch.empty(0))
     given = [
         x if isinstance(x, Tensor) else torch.zeros(1, *x, dtype=like.dtype, device=like.device)
         for x in inputs
@@ -118,22 +126,26 @@ def count(network: nn.Module, *inputs: Tensor | tuple[int, ...], **options: Any)
     for x in given:
         if len(x) != 1:
             raise ValueError(f"costs must be counted on one example; got {len(x)}")
-    found: list[Cost] = []
-    handles = [
-        module.register_forward_hook(
-            lambda module, given, output, rule=rule: found.append(rule(module, given, output))
-        )
-        for module in network.modules()
-        if (rule := _rule(module)) is not None
-    ]
+    found: dict[str, Cost] = {}
+    handles = []
+    for name, module in network.named_modules():
+        rule = _rule(module)
+        if rule is not None:
+            handles.append(module.register_forward_hook(_adding(found, name, rule)))
     try:
         with evaluating(network), torch.no_grad():
             network(*given, **options)
     finally:
         for handle in handles:
             handle.remove()
-    work = total(found)
-    return Cost(work.published, work.outsized, work.exact, sum(p.numel() for p in parameters))
+    return found
+
+
+def _adding(found: dict[str, Cost], name: str, rule: "Rule") -> Callable[..., None]:
+    def add(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        found[name] = found.get(name, Cost()) + rule(module, given, output)
+
+    return add
 
 
 Rule = Callable[[nn.Module, tuple[Any, ...], Any], Cost]

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from smallnets import checks
-from smallnets.gan.networks.layers import InstanceNorm, make_norm
-from smallnets.gan.networks.resnet import NORMS
+from smallnets.gan.networks.layers import NORMS, InstanceNorm, make_norm
 
 
 def _check(x: Tensor, channels: int, least: int) -> None:

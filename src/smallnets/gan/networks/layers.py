@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+NORMS = ("instance", "batch")
+
 
 def width_asked(layer: nn.Module, full: int, asked: int | None) -> int:
     """The output channels that a layer is to write: all of them, or the first `asked`.
@@ -163,7 +165,7 @@ class LayerNorm(nn.Module):
 class AdaIN(nn.Module):
     """Adaptive instance norm: every channel of every image gets mean and deviation of a style.
 
-        y = std (x - mean(x)) / sqrt(var(x) + eps) + mean          (no "1 +" before std)
+    y = std (x - mean(x)) / sqrt(var(x) + eps) + mean          (no "1 +" before std)
     """
 
     def __init__(self, eps: float = 1e-5) -> None:

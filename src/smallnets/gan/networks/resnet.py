@@ -1,4 +1,5 @@
-"""The ResNet generator of CycleGAN and pix2pix: full, mobile, as a supernet, and exported.
+"""The ResNet generator of CycleGAN and pix2pix: full, mobile, and with the widths of a
+configuration.
 
     pad, conv7 3 -> n | conv3 s2 n -> 2n | conv3 s2 2n -> 4n | 9 residual blocks 4n -> 4n
     | transposed conv3 4n -> 2n | transposed conv3 2n -> n | pad, conv7 n -> 3, tanh
@@ -7,87 +8,35 @@ Norm and ReLU follow every convolution but the last; a block has no ReLU behind 
 generator has separable convolutions in the blocks alone, which hold most of the cost and hardly
 suffer from it (Li et al., CVPR 2020, section 3.3).
 
-A configuration of eight numbers c gives widths to
-
-    c0 first conv | 2 c1 | 4 c2, the residual stream | 4 c3, 4 c4, 4 c5, hidden width of the blocks
-    of the first, second and last third | 2 c6 | c7 the transposed convolutions
-
-and one of six repeats c3 for all blocks, with c4 and c5 for the way up. Names in a state dict are
-those of the official repository, so that its checkpoints can be loaded.
+Names in a state dict are those of the official repository, so that its checkpoints can be loaded.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.gan.networks.configs import Config, check_config
-from smallnets.gan.networks.counting import Cost, conv_cost, norm_cost, separable_cost, total
+from smallnets.gan.networks.configs import check_config
+from smallnets.gan.networks.counting import Cost
 from smallnets.gan.networks.layers import (
+    NORMS,
     SeparableConv2d,
     SliceableConv2d,
     SliceableConvTranspose2d,
     SliceableSeparableConv2d,
-    copy_first,
     make_norm,
+)
+from smallnets.gan.networks.resnet_widths import (
+    MOBILE,
+    channels_of,
+    eight,
+    group_ends,
+    resnet_cost,
 )
 
 PARTS = ("down", "blocks", "up")
-MOBILE = ("blocks",)
-NORMS = ("instance", "batch")
 Taps = tuple[Tensor, list[Tensor]]
-
-
-def eight(config: Sequence[int]) -> Config:
-    """A configuration of six numbers as one of eight; one of eight as it is.
-
-    Raises:
-        ValueError: another length.
-    """
-    config = tuple(config)
-    if len(config) == 6:
-        return (*config[:3], *[config[3]] * 3, *config[4:])
-    if len(config) != 8:
-        raise ValueError(f"a configuration must have 6 or 8 widths; got {len(config)}")
-    return config
-
-
-@dataclass(frozen=True)
-class Channels:
-    """Actual numbers of channels.
-
-    Attributes:
-        first, down, stream, up, last: of the convolutions outside the blocks.
-        hidden: of every residual block.
-    """
-
-    first: int
-    down: int
-    stream: int
-    hidden: tuple[int, ...]
-    up: int
-    last: int
-
-
-def channels_of(config: Sequence[int], n_blocks: int = 9, *, legacy: bool = False) -> Channels:
-    """The channels that a configuration of six or eight numbers stands for.
-
-    Args:
-        config: see the module.
-        n_blocks: residual blocks, in three groups as equal as may be.
-        legacy: as the first released networks were: only the first block of a group has the hidden
-            width of the configuration, and the others the residual width.
-    """
-    c = eight(config)
-    groups = [3 * block // n_blocks for block in range(n_blocks)]
-    hidden = tuple(
-        4 * c[2] if legacy and block and groups[block - 1] == group else 4 * c[3 + group]
-        for block, group in enumerate(groups)
-    )
-    return Channels(c[0], 2 * c[1], 4 * c[2], hidden, 2 * c[6], c[7])
 
 
 class ResidualBlock(nn.Module):
@@ -177,7 +126,7 @@ class ResNetGenerator(nn.Module):
         separable: which parts have separable convolutions, of "down", "blocks" and "up": none in
             the full generator, `MOBILE` in the mobile one, all in the ablation.
         norm: "instance" (published), or "batch".
-        config: widths, see the module.
+        config: widths, see `channels_of`.
         legacy: see `channels_of`.
         kernel_size: of the first and the last convolution.
         clamp: whether inputs are clamped to [-1, 1]; by default as published, in all but the plain
@@ -228,7 +177,7 @@ class ResNetGenerator(nn.Module):
         self.channels = channels_of(self.config, n_blocks, legacy=legacy)
         self.model = nn.Sequential(*self._layers())
         stop = 10 + n_blocks
-        self.tap_places = (9, *(10 + last for last in _group_ends(n_blocks)))
+        self.tap_places = (9, *(10 + last for last in group_ends(n_blocks)))
         self.places = {1: "first", 4: "down", 7: "stream", stop: "up", stop + 3: "last"}
 
     def _layers(self) -> list[nn.Module]:
@@ -309,155 +258,3 @@ class ResNetGenerator(nn.Module):
             self.channels, size, self.in_channels, self.out_channels,
             separable=self.separable, norm=self.norm, kernel_size=self.kernel_size,
         )  # fmt: skip
-
-
-def _group_ends(n_blocks: int) -> list[int]:
-    """The last block of every third."""
-    groups = [3 * block // n_blocks for block in range(n_blocks)]
-    return [b for b in range(n_blocks) if b + 1 == n_blocks or groups[b + 1] != groups[b]]
-
-
-class SuperResNetGenerator(ResNetGenerator):
-    """A ResNet generator with the weights of all narrower ones: a configuration chooses slices.
-
-    Args:
-        in_channels, out_channels, ngf, n_blocks, separable, norm, kernel_size, dropout: as
-            `ResNetGenerator` has them; by default it is mobile.
-
-    Example:
-        >>> supernet = SuperResNetGenerator(ngf=8, n_blocks=3)
-        >>> fake = supernet(torch.zeros(1, 3, 16, 16), (4, 4, 6, 2, 2, 4, 8, 8))
-        >>> small = supernet.export((4, 4, 6, 2, 2, 4, 8, 8))
-    """
-
-    sliceable = True
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        ngf: int = 64,
-        n_blocks: int = 9,
-        *,
-        separable: Collection[str] = MOBILE,
-        norm: str = "instance",
-        kernel_size: int = 7,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, ngf, n_blocks, separable=separable, norm=norm,
-            kernel_size=kernel_size, clamp=True, dropout=dropout,
-        )  # fmt: skip
-
-    @property
-    def full_config(self) -> Config:
-        """The widest configuration."""
-        return self.config
-
-    def check(self, config: Sequence[int] | None) -> Config:
-        """A configuration of eight numbers; None is the full one.
-
-        Raises:
-            ValueError: not six or eight numbers, or a width outside 1..ngf.
-        """
-        if config is None:
-            return self.full_config
-        if isinstance(config, str):
-            return check_config(config, self.config)
-        return check_config(eight(config), self.config)
-
-    def tap_channels(self, config: Sequence[int] | None = None) -> list[int]:
-        """Channels of the taps at a configuration."""
-        return [4 * self.check(config)[2]] * len(self.tap_places)
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, config: Sequence[int] | None = None, taps: bool = False
-    ) -> Tensor | Taps:
-        """Images -> images, by the first channels of every layer.
-
-        Args:
-            x: (batch, in_channels, height, width), sides multiples of 4.
-            config: six or eight widths; by default all channels.
-            taps: see `ResNetGenerator.forward`.
-
-        Raises:
-            ValueError: other shapes, or a configuration that does not fit.
-        """
-        channels = channels_of(self.check(config), self.n_blocks)
-        widths = {place: getattr(channels, name) for place, name in self.places.items()}
-        widths |= {10 + block: hidden for block, hidden in enumerate(channels.hidden)}
-        return self._run(self._checked(x), widths, taps)
-
-    @torch.no_grad()
-    def export(self, config: Sequence[int]) -> ResNetGenerator:
-        """A generator of its own with copies of a configuration's weights; it gives the same
-        images, bit for bit.
-        """
-        narrow = ResNetGenerator(
-            self.in_channels, self.out_channels, n_blocks=self.n_blocks,
-            separable=self.separable, norm=self.norm, config=self.check(config),
-            kernel_size=self.kernel_size, clamp=self.clamp, dropout=self.dropout,
-        )  # fmt: skip
-        like = next(self.parameters())
-        copy_first(narrow.to(like.device, like.dtype), self)
-        return narrow.train(self.training)
-
-    def cost(  # type: ignore[override]
-        self, config: Sequence[int] | None, size: tuple[int, int]
-    ) -> Cost:
-        """Of one image of (height, width) at a configuration."""
-        return resnet_cost(
-            channels_of(self.check(config), self.n_blocks), size, self.in_channels,
-            self.out_channels, separable=self.separable, norm=self.norm,
-            kernel_size=self.kernel_size,
-        )  # fmt: skip
-
-
-def resnet_cost(
-    channels: Channels,
-    size: tuple[int, int],
-    in_channels: int = 3,
-    out_channels: int = 3,
-    *,
-    separable: Collection[str] = MOBILE,
-    norm: str = "instance",
-    kernel_size: int = 7,
-) -> Cost:
-    """Multiply-accumulates and parameters of a ResNet generator in closed form.
-
-    Args:
-        channels: see `channels_of`.
-        size: height and width of the image, multiples of 4.
-        in_channels, out_channels, separable, norm, kernel_size: as in the generator.
-    """
-    c, pixels, bias = channels, size[0] * size[1], norm == "instance"
-
-    def conv(pixels: int, into: int, out: int, part: str, up: int = 1) -> Cost:
-        if part in separable:
-            return separable_cost(pixels, into, out, 3, up=up, norm=norm, bias=bias)
-        return conv_cost(pixels, into, out, 3, bias=bias, up=up)
-
-    full, half, quarter = pixels, pixels // 4, pixels // 16
-    blocks = {
-        hidden: conv(quarter, c.stream, hidden, "blocks")
-        + norm_cost(quarter, hidden, norm)
-        + conv(quarter, hidden, c.stream, "blocks")
-        + norm_cost(quarter, c.stream, norm)
-        for hidden in set(c.hidden)
-    }
-    return total(
-        [
-            conv_cost(full, in_channels, c.first, kernel_size, bias=bias),
-            norm_cost(full, c.first, norm),
-            conv(half, c.first, c.down, "down"),
-            norm_cost(half, c.down, norm),
-            conv(quarter, c.down, c.stream, "down"),
-            norm_cost(quarter, c.stream, norm),
-            *(blocks[hidden] for hidden in c.hidden),
-            conv(half, c.stream, c.up, "up", 4),
-            norm_cost(half, c.up, norm),
-            conv(full, c.up, c.last, "up", 4),
-            norm_cost(full, c.last, norm),
-            conv_cost(full, c.last, out_channels, kernel_size),
-        ]
-    )

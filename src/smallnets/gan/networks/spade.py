@@ -20,13 +20,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 from smallnets import checks
 from smallnets.gan.networks.counting import Cost, conv_cost, multiply_cost, separable_cost
 from smallnets.gan.networks.layers import (
+    NORMS,
     InstanceNorm,
     SeparableConv2d,
     SliceableBatchNorm2d,
     SliceableConv2d,
     SliceableSeparableConv2d,
 )
-from smallnets.gan.networks.resnet import NORMS
 
 
 class SPADE(nn.Module):
@@ -81,10 +81,11 @@ class SPADE(nn.Module):
         labels = F.interpolate(labels, size=x.shape[2:], mode="nearest")
         conv, relu = self.mlp_shared
         if self.sliceable:
-            shared, width = relu(conv(labels, hidden)), (x.shape[1],)
+            shared = relu(conv(labels, hidden))
+            gamma, beta = (self.mlp_gamma(shared, x.shape[1]), self.mlp_beta(shared, x.shape[1]))
         else:
-            shared, width = relu(conv(labels)), ()
-        gamma, beta = self.mlp_gamma(shared, *width), self.mlp_beta(shared, *width)
+            shared = relu(conv(labels))
+            gamma, beta = self.mlp_gamma(shared), self.mlp_beta(shared)
         out: Tensor = self.param_free_norm(x) * (1 + gamma) + beta
         return out
 

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from smallnets import checks
 from smallnets.gan.networks.configs import Config, check_config
 from smallnets.gan.networks.counting import Cost, conv_cost, total
-from smallnets.gan.networks.layers import SliceableConv2d, copy_first
-from smallnets.gan.networks.resnet import NORMS, Taps
+from smallnets.gan.networks.layers import NORMS, SliceableConv2d, copy_first
+from smallnets.gan.networks.resnet import Taps
 from smallnets.gan.networks.spade import SPADEBlock, block_cost
 
 UPSAMPLINGS = {"normal": 5, "more": 6}  # how often the sides are doubled

@@ -18,12 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from smallnets import checks
 from smallnets.gan.networks.layers import SeparableConv2d
-from smallnets.gan.networks.resnet import (
-    ResidualBlock,
-    ResNetGenerator,
-    SuperResNetGenerator,
-    eight,
-)
+from smallnets.gan.networks.resnet import ResidualBlock, ResNetGenerator
+from smallnets.gan.networks.resnet_widths import eight
+from smallnets.gan.networks.super_resnet import SuperResNetGenerator
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.gan.networks.layers import make_norm
-from smallnets.gan.networks.resnet import NORMS
+from smallnets.gan.networks.layers import NORMS, make_norm
 
 
 class UNetGenerator(nn.Module):

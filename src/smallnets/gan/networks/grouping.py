@@ -1,0 +1,139 @@
+"""Which layers of any generator have to be equally wide: found in a trace, by Torch-Pruning.
+
+All layers that write a residual stream, all norms on it and all layers that read it make up one
+group (Fang et al., CVPR 2023). A group is plain data here: names, sides and channel numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from smallnets.measure import evaluating
+
+WEIGHTED = (_ConvNd, nn.Linear)
+NORMS = (_BatchNorm, _InstanceNorm)
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A side of a layer, or a part of one, that belongs to a group.
+
+    Attributes:
+        layer: its dotted name.
+        side: "out" for what it writes (of norms, what they pass on), "in" for what it reads.
+        places: channels of that side.
+        units: for each of them the unit of the group that it belongs to.
+    """
+
+    layer: str
+    side: str
+    places: tuple[int, ...]
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WidthGroup:
+    """Layers that have to be equally wide.
+
+    Attributes:
+        name: of the first of them that writes.
+        size: full width.
+        members: their sides.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that write or pass on the group's channels."""
+        return tuple(dict.fromkeys(m.layer for m in self.members if m.side == "out"))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a convolution writes every channel from the same one."""
+    return isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
+
+
+def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
+    """The groups of a network whose widths can be changed, in the order of its layers.
+
+    Left alone are images, groups that reach a norm over channels (LayerNorm, GroupNorm), grouped
+    convolutions other than depthwise ones, attention or free parameters, and channels that nothing
+    reads.
+
+    Args:
+        network: run once in evaluation mode, and left as it is.
+        example: (batch, ...) input.
+
+    Raises:
+        ValueError: the network cannot be traced, or has no such group.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    frozen = [p for p in network.parameters() if not p.requires_grad and p.is_floating_point()]
+    for parameter in frozen:
+        parameter.requires_grad_(True)  # the trace follows gradients
+    found = []
+    try:
+        with evaluating(network), torch.enable_grad():
+            graph = torch_pruning.DependencyGraph()
+            graph.build_dependency(network, example, verbose=False)
+            for raw in graph.get_all_groups():
+                group = _plain(raw, graph, names)
+                if group is not None:
+                    found.append(group)
+    except FAILURES as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the generator must be traceable on the example: {reason}") from None
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    if not found:
+        raise ValueError(
+            f"the generator must have layers whose widths can vary; {type(network).__name__} has "
+            "none that the trace could find"
+        )
+    order = {name: place for place, name in enumerate(names.values())}
+    return {group.name: group for group in sorted(found, key=lambda group: order[group.name])}
+
+
+def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> WidthGroup | None:
+    members = []
+    for item in raw:
+        module, handler = item.dep.target.module, item.dep.handler
+        if isinstance(module, WEIGHTED + NORMS):
+            grouped = isinstance(module, _ConvNd) and module.groups > 1
+            if any(unit is None for unit in item.root_idxs) or (
+                grouped and not is_depthwise(module)
+            ):
+                return None
+            writes = graph.is_out_channel_pruning_fn(handler) or is_depthwise(module)
+            side = "out" if writes or isinstance(module, NORMS) else "in"
+            members.append(Member(names[module], side, tuple(item.idxs), tuple(item.root_idxs)))
+        elif not type(module).__module__.startswith("torch_pruning") or (
+            type(module).__name__ == "_OutputOp"
+        ):
+            return None
+    members = list(dict.fromkeys(members))  # a depthwise convolution is met from both sides
+    modules = {name: module for module, name in names.items()}
+    writers = {
+        member.layer
+        for member in members
+        if member.side == "out"
+        and isinstance(modules[member.layer], WEIGHTED)
+        and not is_depthwise(modules[member.layer])
+    }
+    size = len(raw[0].idxs)
+    if not writers or not any(m.side == "in" for m in members) or size < 2:
+        return None
+    first = next(name for name in names.values() if name in writers)
+    return WidthGroup(first, size, tuple(members))
