@@ -149,7 +149,7 @@ def scenes(
             source=source_digest("data/scenes.py", "data/photographs.py"),
             versions=[version(name) for name in ("numpy", "torch", "pillow", "scikit-image")],
         )
-        return images, maps[:, 0].to(torch.uint8), maps[:, 1].to(torch.uint8)
+        return images, maps[:, 0], maps[:, 1]
 
     parts = (("train", train), ("test", test))
     pictures, labels, inputs = {}, {}, {}
@@ -219,19 +219,19 @@ def make_scenes(
         style: one of `STYLES`, or "both" for either with the same probability.
 
     Returns:
-        uint8 (count, 3, height, width), and labels and instances as int64
+        uint8 (count, 3, height, width), and labels and instances as uint8
         (count, 2, height, width).
     """
     streams = np.random.SeedSequence([seed, ("train", "test").index(part), number]).spawn(2)
     for_scene, for_surface = (np.random.default_rng(stream) for stream in streams)
     images = torch.empty(count, 3, *size, dtype=torch.uint8)
-    maps = torch.empty(count, 2, *size, dtype=torch.int64)
+    maps = torch.empty(count, 2, *size, dtype=torch.uint8)
     for start in range(0, count, CHUNK):
         n = min(CHUNK, count - start)
         drawing = draw(torch.from_numpy(for_scene.random((n, COLUMNS), dtype=np.float32)), size)
         numbers = torch.from_numpy(for_surface.random((n, COLUMNS), dtype=np.float32))
         place = slice(start, start + n)
-        maps[place, 0], maps[place, 1] = drawing.labels.long(), drawing.instances.long()
+        maps[place, 0], maps[place, 1] = drawing.labels, drawing.instances
         images[place] = render(drawing, numbers, part, style)
     return images, maps
 

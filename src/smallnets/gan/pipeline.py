@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from smallnets.training.checkpoint import History
 
 FAST = GANTraining(epochs=200, decay_epochs=200)  # of the supernet of horse to zebra
 HELD_OUT = 256  # images at most on which configurations are compared
-Pairs = Translation | Tensor | tuple[Tensor, Tensor]
+Pairs: TypeAlias = Translation | Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
