@@ -55,12 +55,17 @@ def own(seed=0):
 
 def test_groups_are_found_across_skips_and_concatenations():
     groups = width_groups(own(), X)
-    assert {name: group.size for name, group in groups.items()} == {
-        "first.0": 8,
-        "down": 12,
-        "up": 6,
-    } | ({"inner": 12} if "inner" in groups else {})
-    assert "thin" in groups["down"].layers or "thin" in groups["inner"].layers
+    sizes = {name: group.size for name, group in groups.items()}
+    assert sizes == {"first.0": 8, "down": 12, "up": 6}
+    assert {"down", "norm", "inner", "thin"} == set(groups["down"].layers)
+    behind = next(m for m in groups["up"].members if m.layer == "last")
+    assert behind.places == tuple(range(8, 14))
+
+
+def test_a_depthwise_layer_behind_a_concatenation_joins_no_groups():
+    mobile = decompose(own(), ["last"])
+    sizes = {name: group.size for name, group in width_groups(mobile, X).items()}
+    assert sizes == {"first.0": 8, "down": 12, "up": 6}
 
 
 def test_every_width_runs_and_is_exported_bit_for_bit():

@@ -27,7 +27,9 @@ def test_draws_repeat_and_biases_are_zero(kind):
 def test_spreads():
     assert drawn("normal")[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
     fans = 25 * (8 + 64)
-    assert drawn("xavier")[0].weight.std().item() == pytest.approx(0.02 * (2 / fans) ** 0.5, rel=0.05)
+    assert drawn("xavier")[0].weight.std().item() == pytest.approx(
+        0.02 * (2 / fans) ** 0.5, rel=0.05
+    )
     assert drawn("kaiming")[0].weight.std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.05)
     rows = drawn("orthogonal", gain=1.0)[3].weight
     assert torch.allclose(rows @ rows.T, torch.eye(32), atol=1e-5)

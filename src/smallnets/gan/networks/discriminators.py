@@ -182,7 +182,8 @@ class MUNITDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         _check_numbers(in_channels, ndf, n_layers, scales)
-        self.in_channels, self.least = in_channels, 2 ** (n_layers + scales - 2)
+        # at the last scale, the last convolution of stride 2 needs two pixels to reflect
+        self.in_channels, self.least = in_channels, 2 ** (scales - 1) * (2**n_layers - 1) + 1
         self.cnns = nn.ModuleList(
             nn.Sequential(
                 *(

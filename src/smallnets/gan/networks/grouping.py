@@ -82,15 +82,13 @@ def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
     frozen = [p for p in network.parameters() if not p.requires_grad and p.is_floating_point()]
     for parameter in frozen:
         parameter.requires_grad_(True)  # the trace follows gradients
-    found = []
+    found: list[WidthGroup] = []
     try:
         with evaluating(network), torch.enable_grad():
             graph = torch_pruning.DependencyGraph()
             graph.build_dependency(network, example, verbose=False)
             for raw in graph.get_all_groups():
-                group = _plain(raw, graph, names)
-                if group is not None:
-                    found.append(group)
+                found += _plain(raw, graph, names)
     except FAILURES as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the generator must be traceable on the example: {reason}") from None
@@ -106,7 +104,10 @@ def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
     return {group.name: group for group in sorted(found, key=lambda group: order[group.name])}
 
 
-def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> WidthGroup | None:
+def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> list[WidthGroup]:
+    """A group of the trace as plain data: one group, or several where a depthwise convolution reads
+    a concatenation, and none where something cannot be sliced.
+    """
     members = []
     for item in raw:
         module, handler = item.dep.target.module, item.dep.handler
@@ -115,25 +116,41 @@ def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> WidthGroup |
             if any(unit is None for unit in item.root_idxs) or (
                 grouped and not is_depthwise(module)
             ):
-                return None
+                return []
             writes = graph.is_out_channel_pruning_fn(handler) or is_depthwise(module)
             side = "out" if writes or isinstance(module, NORMS) else "in"
             members.append(Member(names[module], side, tuple(item.idxs), tuple(item.root_idxs)))
         elif not type(module).__module__.startswith("torch_pruning") or (
             type(module).__name__ == "_OutputOp"
         ):
-            return None
+            return []
     members = list(dict.fromkeys(members))  # a depthwise convolution is met from both sides
     modules = {name: module for module, name in names.items()}
-    writers = {
-        member.layer
-        for member in members
-        if member.side == "out"
-        and isinstance(modules[member.layer], WEIGHTED)
-        and not is_depthwise(modules[member.layer])
-    }
-    size = len(raw[0].idxs)
-    if not writers or not any(m.side == "in" for m in members) or size < 2:
-        return None
-    first = next(name for name in names.values() if name in writers)
-    return WidthGroup(first, size, tuple(members))
+    written: list[tuple[set[str], set[int]]] = []  # layers, and the units that they write together
+    for member in members:
+        module = modules[member.layer]
+        if member.side == "out" and isinstance(module, WEIGHTED) and not is_depthwise(module):
+            layers, units = {member.layer}, set(member.units)
+            for other in [one for one in written if one[1] & units]:
+                written.remove(other)
+                layers, units = layers | other[0], units | other[1]
+            written.append((layers, units))
+    found = []
+    for layers, units in written:
+        number = {unit: place for place, unit in enumerate(sorted(units))}
+        parts = tuple(part for member in members if (part := _part(member, number)).places)
+        if len(units) > 1 and any(part.side == "in" for part in parts):
+            first = next(name for name in names.values() if name in layers)
+            found.append(WidthGroup(first, len(units), parts))
+    return found
+
+
+def _part(member: Member, number: Mapping[int, int]) -> Member:
+    """What of a member belongs to some units, which get other numbers."""
+    pairs = [
+        (place, number[unit])
+        for place, unit in zip(member.places, member.units, strict=True)
+        if unit in number
+    ]
+    places, units = tuple(place for place, _ in pairs), tuple(unit for _, unit in pairs)
+    return Member(member.layer, member.side, places, units)

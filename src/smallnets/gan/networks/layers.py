@@ -121,7 +121,7 @@ class SliceableConvTranspose2d(nn.ConvTranspose2d):
 class SliceableBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm of a supernet: narrow tensors are filled up with zeros, normed, and cut again.
 
-    In training, the channels of zeros pull their running mean and their running variance towards
+    In training, those channels of zeros pull their running mean and their running variance towards
     0, and all widths share what is running: so statistics have to be estimated anew
     (`smallnets.gan.networks.calibrate`) before a configuration is judged.
     """
@@ -131,6 +131,10 @@ class SliceableBatchNorm2d(nn.BatchNorm2d):
         given = _check_input(self, self.num_features, x)
         if given == self.num_features:
             return super().forward(x)
+        if not self.training:  # zeros would be cut again; without them an export is the same bits
+            parts = (self.running_mean, self.running_var, self.weight, self.bias)
+            mean, var, weight, bias = (_first(part, given) for part in parts)
+            return F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
         missing = x.new_zeros(len(x), self.num_features - given, *x.shape[2:])
         return super().forward(torch.cat([x, missing], dim=1))[:, :given]
 
