@@ -14,7 +14,7 @@ networks it is up to two thirds above the true one.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,10 +40,18 @@ class Cost:
     parameters: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Cost(
+            self.published + other.published,
+            self.outsized + other.outsized,
+            self.exact + other.exact,
+            self.parameters + other.parameters,
+        )
 
     def __mul__(self, times: int) -> "Cost":
-        return Cost(*(times * a for a in astuple(self)))
+        return Cost(
+            self.published * times, self.outsized * times, self.exact * times,
+            self.parameters * times,
+        )  # fmt: skip
 
 
 def conv_cost(

@@ -9,6 +9,7 @@ export copies those slices into a network of the same class.
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -180,8 +181,15 @@ class GeneralSupernet(nn.Module):
         self.taps = tuple(taps)
         self.register_buffer("example", example, persistent=False)
         self.full_config: Config = tuple(groups[gene[0]].size for gene in genes)
-        self._plans: dict[Config, dict[str, tuple[Kept, Kept]]] = {}
-        self._costs: dict[tuple[int, ...], dict[str, Cost]] = {}
+
+    # Cached properties, as these have no part in the name of a training.
+    @cached_property
+    def _plans(self) -> dict[Config, dict[str, tuple[Kept, Kept]]]:
+        return {}
+
+    @cached_property
+    def _costs(self) -> dict[tuple[int, ...], dict[str, Cost]]:
+        return {}
 
     def check(self, config: Sequence[int] | None) -> Config:
         """A configuration as a tuple; None is the full one, in the space or not.
