@@ -76,7 +76,8 @@ def test_impossible_spaces_are_refused(widths, message):
         ((3, 8, 6), "at most 5; got 6"),
         ((3, 0, 5), "at least 1"),
         ((3, 8.0, 5), "whole number"),
-        ("3_8_5", "whole numbers"),
+        ("3_8_5", "sequence of whole numbers; got '3_8_5'"),
+        (7, "sequence of whole numbers; got 7"),
     ],
 )
 def test_impossible_configurations_are_refused(config, message):

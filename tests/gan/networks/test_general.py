@@ -251,6 +251,9 @@ def test_wrong_examples_taps_and_configurations_are_refused():
         made(X, (5,))
     with pytest.raises(ValueError, match="1 widths; got 2"):
         made.export((6, 6))
+    with pytest.raises(ValueError, match="sequence of whole numbers; got 6"):
+        made.cost(6)
+    assert supernet(own(), X, {"down": [6, 12]}).space.widths == ((12, 6),)
 
 
 def test_decomposed_layers_are_separable_and_still_vary():

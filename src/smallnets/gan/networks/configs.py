@@ -5,7 +5,7 @@ A configuration is a tuple of whole numbers; files and tables write it as 16_16_
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +36,24 @@ def decode(text: str) -> Config:
     return tuple(int(part) for part in parts)
 
 
+def as_config(config: Sequence[int]) -> Config:
+    """A configuration as a tuple.
+
+    Raises:
+        ValueError: a text (see `decode`), or anything else that is no sequence.
+    """
+    if isinstance(config, str) or not isinstance(config, Iterable):
+        raise ValueError(f"a configuration must be a sequence of whole numbers; got {config!r}")
+    return tuple(config)
+
+
 def check_config(config: Sequence[int], full: Sequence[int]) -> Config:
     """A configuration as a tuple, if it has as many widths as `full`, each from 1 to that one.
 
     Raises:
         ValueError: another length, no whole numbers, or a width that does not fit.
     """
-    if isinstance(config, str):
-        raise ValueError(f"a configuration must be whole numbers; got {config!r} (see decode)")
-    config = tuple(config)
+    config = as_config(config)
     if len(config) != len(full):
         raise ValueError(f"a configuration must have {len(full)} widths; got {len(config)}")
     for place, (width, most) in enumerate(zip(config, full, strict=True)):

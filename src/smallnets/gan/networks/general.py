@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smallnets import checks
-from smallnets.gan.networks.configs import Config, ConfigSpace
+from smallnets.gan.networks.configs import Config, ConfigSpace, as_config
 from smallnets.gan.networks.counting import Cost, count_layers
 from smallnets.gan.networks.grouping import (
     FAILURES,
@@ -60,11 +60,10 @@ def supernet(
         generator: any network of convolutions, transposed ones, linear layers, BatchNorm and
             instance norms, in the main; copied, and left as it is.
         example: (batch, ...) input of the size that it will see.
-        widths: which layers may vary, and what widths they may have, the widest first:
-            by default all that can, at 1, 3/4, 1/2 and 1/4 of their channels;
-            a sequence of fractions, for all;
-            or {name of a layer: numbers of channels}, with names from `width_groups`, or of any
-            layer that writes a group's channels; a tuple of names makes groups vary together.
+        widths: which layers may vary, and what widths they may have: by default all that can, at
+            1, 3/4, 1/2 and 1/4 of their channels; a sequence of fractions, for all; or {name of a
+            layer: numbers of channels}, with names from `width_groups`, or of any layer that
+            writes a group's channels. A tuple of names makes groups vary together.
         taps: dotted names of modules whose outputs are to be distilled.
         sort: sort the channels of every group by the L1 norm of the weights that write them, the
             most important first; the full network computes the same. For trained generators.
@@ -115,7 +114,7 @@ def _genes(
         for share in widths:
             checks.between("every one of widths, a share of the channels,", share, 0, 1)
         lists = [
-            tuple(dict.fromkeys(max(1, round(share * group.size)) for share in widths))
+            tuple(sorted({max(1, round(share * group.size)) for share in widths}, reverse=True))
             for group in groups.values()
         ]
         return tuple((name,) for name in groups), ConfigSpace(tuple(lists))
@@ -151,7 +150,7 @@ def _genes(
         if max(choices) > size:
             raise ValueError(f"widths of {key!r} must be at most {size}; got {max(choices)}")
         genes.append(gene)
-        lists.append(tuple(choices))
+        lists.append(tuple(sorted(choices, reverse=True)))
     if not genes:
         raise ValueError("widths must name at least one layer; got none")
     return tuple(genes), ConfigSpace(tuple(lists))
@@ -197,7 +196,7 @@ class GeneralSupernet(nn.Module):
         Raises:
             ValueError: another number of widths, or one that is not in the space.
         """
-        if config is None or tuple(config) == self.full_config:
+        if config is None or as_config(config) == self.full_config:
             return self.full_config
         return self.space.check(config)
 

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.gan.networks.configs import Config, check_config
+from smallnets.gan.networks.configs import Config, as_config, check_config
 from smallnets.gan.networks.counting import Cost
 from smallnets.gan.networks.layers import SliceableConv2d
 from smallnets.gan.networks.munit_blocks import ConvBlock, DenseLayer, Holder, ResBlock
@@ -66,8 +66,8 @@ class MUNITGenerator(nn.Module):
             checks.whole(name, value, 1)
         if n_res % 2:
             raise ValueError(f"n_res must be even: halves have widths of their own; got {n_res}")
-        given = (ngf,) * 10 if config is None else config
-        self.config = c = check_config(given, tuple(given) if len(given) == 10 else (ngf,) * 10)
+        given = (ngf,) * 10 if config is None else as_config(config)
+        self.config = c = check_config(given, given if len(given) == 10 else (ngf,) * 10)
         self.in_channels, self.style_dim, self.mlp_dim = in_channels, style_dim, mlp_dim
         self.n_res, self.separable = n_res, separable
         dense: dict[str, Any] = {"sliceable": self.sliceable}

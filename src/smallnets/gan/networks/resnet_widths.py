@@ -11,7 +11,7 @@ and one of six repeats c3 for all blocks, with c4 and c5 for the way up.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from smallnets.gan.networks.configs import Config
+from smallnets.gan.networks.configs import Config, as_config
 from smallnets.gan.networks.counting import Cost, conv_cost, norm_cost, separable_cost, total
 
 MOBILE = ("blocks",)
@@ -23,7 +23,7 @@ def eight(config: Sequence[int]) -> Config:
     Raises:
         ValueError: another length.
     """
-    config = tuple(config)
+    config = as_config(config)
     if len(config) == 6:
         return (*config[:3], *[config[3]] * 3, *config[4:])
     if len(config) != 8:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smallnets import checks
-from smallnets.gan.networks.configs import Config, check_config
+from smallnets.gan.networks.configs import Config, as_config, check_config
 from smallnets.gan.networks.counting import Cost, conv_cost, total
 from smallnets.gan.networks.layers import NORMS, SliceableConv2d, copy_first
 from smallnets.gan.networks.resnet import Taps
@@ -69,8 +69,8 @@ class SPADEGenerator(nn.Module):
             checks.whole(name, value, 1)
         checks.one_of("upsampling", upsampling, UPSAMPLINGS)
         checks.one_of("norm", norm, NORMS)
-        given = (ngf,) * 8 if config is None else config
-        self.config = check_config(given, tuple(given) if len(given) == 8 else (ngf,) * 8)
+        given = (ngf,) * 8 if config is None else as_config(config)
+        self.config = check_config(given, given if len(given) == 8 else (ngf,) * 8)
         self.labels, self.out_channels, self.upsampling = labels, out_channels, upsampling
         self.separable, self.norm = separable, norm
         c = self.config

@@ -57,8 +57,6 @@ class SuperResNetGenerator(ResNetGenerator):
         """
         if config is None:
             return self.full_config
-        if isinstance(config, str):
-            return check_config(config, self.config)
         return check_config(eight(config), self.config)
 
     def tap_channels(self, config: Sequence[int] | None = None) -> list[int]:
