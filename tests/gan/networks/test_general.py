@@ -270,7 +270,7 @@ def test_decomposed_layers_are_separable_and_still_vary():
     assert made.cost(config) == count(made.export(config), (3, 8, 8))
     for layers, message in (
         (["thin"], "plain convolution of more than one pixel"),
-        (["nowhere"], "it is nothing"),
+        (["nowhere"], "there is none of that name"),
         ([], "names of convolutions"),
     ):
         with pytest.raises(ValueError, match=message):

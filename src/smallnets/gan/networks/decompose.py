@@ -31,11 +31,13 @@ def decompose(generator: nn.Module, layers: Sequence[str], norm: str = "instance
     if not layers or isinstance(layers, str):
         raise ValueError(f"layers must be names of convolutions; got {layers!r}")
     for name in layers:
-        layer = modules.get(name)
+        if name not in modules:
+            raise ValueError(f"layer {name!r} must be a convolution; there is none of that name")
+        layer = modules[name]
         if type(layer) is not nn.Conv2d or layer.groups != 1 or layer.kernel_size == (1, 1):
-            what = "nothing" if layer is None else repr(layer)
             raise ValueError(
-                f"layer {name!r} must be a plain convolution of more than one pixel; it is {what}"
+                f"layer {name!r} must be a plain convolution of more than one pixel; it is "
+                f"{type(layer).__name__} {layer.extra_repr()}"
             )
         bias = layer.bias is not None
         thin = SeparableConv2d(layer.in_channels, layer.out_channels, bias=bias, norm=norm)
