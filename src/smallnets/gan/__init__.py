@@ -13,7 +13,7 @@ training anything again, and exported.
   `PerceptualLoss`, `feature_matching`; `FeatureMaps`, `kernel_alignment`: the losses.
 - `Compression`, `SPADECompression`, `MUNITCompression`: one step of a student, with or without
   pairs. `Pix2PixTeacher`, `CycleGANTeacher`, `GauGANTeacher`, `MUNITTeacher`: of a teacher.
-- `GANTraining`, `play`: the loop that trains all of them.
+- `GANTraining`, `play`: the loop that trains all of them; `RECIPES`: as it was published.
 - `train_teacher`, `sorted_supernet`, `train_supernet`, `search_supernet`, `fine_tune`, `export`:
   the steps, each with a result that is kept.
 - `brute_force`, `evolution`, `random_search`: searches under a budget.
@@ -54,6 +54,7 @@ from smallnets.gan.losses import (
 from smallnets.gan.pipeline import Compressed, compress
 from smallnets.gan.playing import GANTraining, ImagePool, Pictures, linear_policy, play
 from smallnets.gan.reading import LabelReader, train_reader
+from smallnets.gan.recipes import RECIPES, Recipe, munit_recipe
 from smallnets.gan.scores import (
     FID,
     KID,
@@ -93,6 +94,7 @@ __all__ = [
     "GAN_MODES",
     "KID",
     "PUBLISHED",
+    "RECIPES",
     "RECONSTRUCTIONS",
     "VGG19_LAYERS",
     "VGG_WEIGHTS",
@@ -117,6 +119,7 @@ __all__ = [
     "PerceptualLoss",
     "Pictures",
     "Pix2PixTeacher",
+    "Recipe",
     "SPADECompression",
     "SPADEObjective",
     "SearchResult",
@@ -136,6 +139,7 @@ __all__ = [
     "gradient_penalty",
     "kernel_alignment",
     "linear_policy",
+    "munit_recipe",
     "munit_terms",
     "play",
     "random_search",

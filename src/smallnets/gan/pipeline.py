@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets import checks
-from smallnets.data.translation import Translation, as_levels
+from smallnets.data.translation import Translation, as_levels, as_signed
 from smallnets.gan.compression import (
     Compression,
     Config,
@@ -32,6 +32,7 @@ from smallnets.gan.playing import GANTraining
 from smallnets.gan.scores import Distance, Measure, calibration_batches, score_of, translated
 from smallnets.gan.search import PUBLISHED_EVOLUTION, Evolution, SearchResult
 from smallnets.gan.steps import COSTS, export, fine_tune, search_supernet, train_supernet
+from smallnets.storage import one_line
 from smallnets.training import seeded
 from smallnets.training.checkpoint import History
 
@@ -138,7 +139,7 @@ def compress(
             f"configuration; got {allowed:g}"
         )
     chosen = images.held_out(max(1, min(HELD_OUT, len(images.a_train) // 5)), seed)
-    teacher = Tapped(generator, taps)
+    teacher = Tapped(copy.deepcopy(generator).eval(), taps)
     features, judge = _learners(wide, teacher, images, example, discriminator, bool(taps), seed)
     game = Compression(
         wide, judge, teacher, features, wide.space, ask=ask, paired=images.paired,
@@ -151,23 +152,14 @@ def compress(
         wide, inputs, Distance(target) if measure is None else measure(target),
         calibration=calibration,
     )  # fmt: skip
-    flags = [one.requires_grad for one in generator.parameters()]
-    mode = generator.training
-    try:
-        history = train_supernet(game, chosen, training, seed=seed, cache_dir=cache_dir)
-        found = search_supernet(
-            wide, wide.space, score, allowed, size, method=method, settings=search,
-            evaluations=evaluations, cost=cost, seed=seed, maximise=maximise, cache_dir=cache_dir,
-        )  # fmt: skip
-        tuning: History = []
-        if fine_tuning is not None:
-            tuning = fine_tune(
-                game, found.best, chosen, fine_tuning, seed=seed, cache_dir=cache_dir
-            )
-    finally:
-        generator.train(mode)
-        for parameter, flag in zip(generator.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)
+    history = train_supernet(game, chosen, training, seed=seed, cache_dir=cache_dir)
+    found = search_supernet(
+        wide, wide.space, score, allowed, size, method=method, settings=search,
+        evaluations=evaluations, cost=cost, seed=seed, maximise=maximise, cache_dir=cache_dir,
+    )  # fmt: skip
+    tuning: History = []
+    if fine_tuning is not None:
+        tuning = fine_tune(game, found.best, chosen, fine_tuning, seed=seed, cache_dir=cache_dir)
     network = export(wide, found.best, calibration=calibration, cache_dir=cache_dir)
     return Compressed(
         network, found.best, wide.cost(found.best, size), full, found, wide, history, tuning
@@ -184,7 +176,7 @@ def as_translation(generator: nn.Module, data: Pairs) -> Translation:
         found = data
     elif isinstance(data, Tensor):
         a = _levels("images", data)
-        made = translated(generator, a.float() / 127.5 - 1)
+        made = _made(generator, as_signed(a))
         b = _levels("the generator's images", made)
         found = Translation("images", a, b, a[:1], b[:1], paired=False)
     elif isinstance(data, tuple | list) and len(data) == 2:
@@ -218,18 +210,23 @@ def _levels(name: str, images: Any) -> Tensor:
 
 def _check_generator(generator: nn.Module, data: Translation) -> None:
     """Raise ValueError unless a generator makes images of domain B of those of domain A."""
-    try:
-        made = translated(generator, data.a(data.a_train[:1]))
-    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-        said = " ".join(str(error).split()).split(". ")[0]
-        raise ValueError(
-            f"the generator does not take images of shape {tuple(data.a_train.shape[1:])}: {said}"
-        ) from error
+    made = _made(generator, data.a(data.a_train[:1]))
     if made.shape[1:] != data.b_train.shape[1:]:
         raise ValueError(
             f"the generator must make images of shape {tuple(data.b_train.shape[1:])}, as the "
             f"targets; it makes {tuple(made.shape[1:])}"
         )
+
+
+def _made(generator: nn.Module, inputs: Tensor) -> Tensor:
+    """A generator's images; ValueError in one line if it does not take the inputs."""
+    try:
+        return translated(generator, inputs)
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"the generator does not take images of shape {tuple(inputs.shape[1:])}: "
+            f"{one_line(error)}"
+        ) from error
 
 
 def _usual(paired: bool, tapped: bool) -> Objective:

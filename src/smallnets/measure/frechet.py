@@ -107,9 +107,7 @@ def kid(
 
 
 def _discrepancy(x: Tensor, y: Tensor, degree: int) -> Tensor:
-    xx, yy, xy = (
-        (p @ q.T / x.shape[1] + 1).pow(degree) for p, q in ((x, x), (y, y), (x, y))
-    )
+    xx, yy, xy = ((p @ q.T / x.shape[1] + 1).pow(degree) for p, q in ((x, x), (y, y), (x, y)))
     n = len(x)
     within = (xx.sum() - xx.trace() + yy.sum() - yy.trace()) / (n * (n - 1))
     return within - 2 * xy.mean()
