@@ -4,7 +4,8 @@ A *measure* is a function of images (n, c, h, w) in [-1, 1]; `score_of` makes on
 of it, which a search can ask.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ def score_of(
     """What a measure says of a configuration's images, for a search.
 
     Args:
-        supernet: left with the statistics of the last configuration, if it has BatchNorm.
+        supernet: left as it is, statistics of BatchNorm included.
         inputs: held out of the training part, as networks take them.
         measure: images -> number.
         calibration: batches of training inputs with which BatchNorm's statistics are found anew for
@@ -178,11 +179,26 @@ def score_of(
         raise ValueError("a supernet with BatchNorm needs batches for calibration; got none")
 
     def score(config: Config) -> float:
-        if needed:
-            calibrate(supernet, config, list(calibration))
-        return measure(translated(supernet, inputs, config, seed=seed, batch_size=batch_size))
+        with statistics_kept(supernet):
+            if needed:
+                calibrate(supernet, config, list(calibration))
+            images = translated(supernet, inputs, config, seed=seed, batch_size=batch_size)
+        return measure(images)
 
     return score
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Give BatchNorm layers back, after the block, the statistics that they had before."""
+    norms = batch_norms(network)
+    before = [{name: one.clone() for name, one in norm.named_buffers()} for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, before, strict=True):
+            for name, value in buffers.items():
+                norm.get_buffer(name).copy_(value)
 
 
 def calibration_batches(data: Translation, count: int = 256, batch_size: int = 32) -> list[Tensor]:

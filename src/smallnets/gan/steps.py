@@ -159,7 +159,7 @@ def search_supernet(
     """The best configuration of a trained supernet within a budget.
 
     Args:
-        supernet: left as it is, but for BatchNorm's statistics.
+        supernet: left as it is.
         space: of configurations.
         score: how good one is, see `score_of`; less is better unless `maximise`.
         budget: of `cost`, for one image of this size.
