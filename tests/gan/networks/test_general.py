@@ -68,6 +68,44 @@ def test_a_depthwise_layer_behind_a_concatenation_joins_no_groups():
     assert sizes == {"first.0": 8, "down": 12, "up": 6}
 
 
+class Shuffled(nn.Module):
+    """Has a norm over channels, and a pixel shuffle."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.c, self.d = nn.Conv2d(8, 16, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return self.d(nn.functional.pixel_shuffle(self.c(self.norm(self.b(self.a(x)))), 2))
+
+
+class Windows(nn.Module):
+    """Puts the quarters of a feature map in another order."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        blocks = y.view(*y.shape[:2], 2, y.shape[2] // 2, 2, y.shape[3] // 2)
+        return self.b(blocks.permute(0, 1, 4, 3, 2, 5).reshape(y.shape))
+
+
+def test_what_cannot_be_sliced_is_left_alone():
+    made = supernet(Shuffled(), X)
+    assert made.genes == (("a",),)
+    config = made.space.smallest()
+    assert torch.equal(made.export(config)(X), made(X, config))
+    for name in "bc":
+        with pytest.raises(ValueError, match=f"layer '{name}' must be free to vary"):
+            supernet(Shuffled(), X, {name: [4]})
+    with pytest.raises(ValueError, match="blocks that change places"):
+        supernet(Windows(), X)
+
+
 def test_every_width_runs_and_is_exported_bit_for_bit():
     generator = own()
     before = copy.deepcopy(generator.state_dict())

@@ -63,6 +63,20 @@ def test_only_blocks_and_ways_up_are_separable():
     }
 
 
+def test_gradients_of_the_mlp_reach_the_rows_that_are_exported():
+    supernet, config = small_super(), CONFIGS[2]
+    supernet(X, config, style=Z).square().mean().backward()
+    last = supernet.mlp.model[2].fc
+    touched = (last.weight.grad != 0).any(1).nonzero().flatten().tolist()
+    with torch.no_grad():
+        last.bias.copy_(torch.arange(len(last.bias)))
+    exported = supernet.export(config).mlp.model[2].fc.bias.tolist()
+    assert len(touched) > len(exported) / 2  # a ReLU may be closed everywhere
+    assert set(touched) <= set(exported)
+    assert exported == sorted(exported)
+    assert len(exported) == 2 * (4 * 1 + 4 + 4 * 2 + 4) < len(last.bias)
+
+
 @pytest.mark.parametrize("gene", range(10))
 def test_costs_grow_with_every_gene(gene):
     narrow, wide = [2] * 10, [2] * 10

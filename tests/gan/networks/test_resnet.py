@@ -1,5 +1,7 @@
 """ResNet generators and their supernet."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,7 +40,10 @@ def test_exports_are_slices_bit_for_bit(config, options):
     assert [tap.shape[1] for tap in taps] == supernet.tap_channels(config)
     assert exported.tap_channels() == supernet.tap_channels(config)
     assert all(torch.equal(a, b) for a, b in zip(taps, same_taps, strict=True))
-    assert supernet.cost(config, SIZE) == exported.cost(SIZE) == count(exported, (3, *SIZE))
+    cost = supernet.cost(config, SIZE)
+    assert cost == exported.cost(SIZE) == count(exported, (3, *SIZE))
+    sliced = count(supernet, (3, *SIZE), config=config)
+    assert replace(sliced, parameters=cost.parameters) == cost
 
 
 def test_full_configuration_is_the_plain_network():

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smallnets.measure import evaluating
 
 WEIGHTED = (_ConvNd, nn.Linear)
 NORMS = (_BatchNorm, _InstanceNorm)
+REORDERINGS = {torch.ops.aten.permute.default, torch.ops.aten.transpose.int}
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 
 
@@ -64,19 +66,29 @@ def is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
 
 
+def sides_of(module: nn.Module) -> tuple[int, int]:
+    """Full numbers of output and of input channels of a layer."""
+    if isinstance(module, _ConvNd):
+        return module.out_channels, module.in_channels
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    return module.num_features, module.num_features  # type: ignore[return-value]
+
+
 def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
     """The groups of a network whose widths can be changed, in the order of its layers.
 
     Left alone are images, groups that reach a norm over channels (LayerNorm, GroupNorm), grouped
-    convolutions other than depthwise ones, attention or free parameters, and channels that nothing
-    reads.
+    convolutions other than depthwise ones, attention or free parameters, layers before a pixel
+    shuffle, and channels that nothing reads.
 
     Args:
         network: run once in evaluation mode, and left as it is.
         example: (batch, ...) input.
 
     Raises:
-        ValueError: the network cannot be traced, or has no such group.
+        ValueError: the network cannot be traced (as where windows or channels are put in another
+            order, in which the trace loses its way), or has no such group.
     """
     names = {module: name for name, module in network.named_modules()}
     frozen = [p for p in network.parameters() if not p.requires_grad and p.is_floating_point()]
@@ -85,6 +97,8 @@ def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
     found: list[WidthGroup] = []
     try:
         with evaluating(network), torch.enable_grad():
+            with torch.no_grad(), _Watch(max(4, example.dim())):
+                network(example)
             graph = torch_pruning.DependencyGraph()
             graph.build_dependency(network, example, verbose=False)
             for raw in graph.get_all_groups():
@@ -104,6 +118,21 @@ def width_groups(network: nn.Module, example: Tensor) -> dict[str, WidthGroup]:
     return {group.name: group for group in sorted(found, key=lambda group: order[group.name])}
 
 
+class _Watch(TorchDispatchMode):
+    """Refuses passes in which a feature map is split into blocks that change places."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        if function in REORDERINGS and arguments[0].ndim > self.axes:
+            raise RuntimeError("it splits feature maps into blocks that change places")
+        return function(*arguments, **(options or {}))
+
+
 def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> list[WidthGroup]:
     """A group of the trace as plain data: one group, or several where a depthwise convolution reads
     a concatenation, and none where something cannot be sliced.
@@ -119,6 +148,8 @@ def _plain(raw: Any, graph: Any, names: Mapping[nn.Module, str]) -> list[WidthGr
                 return []
             writes = graph.is_out_channel_pruning_fn(handler) or is_depthwise(module)
             side = "out" if writes or isinstance(module, NORMS) else "in"
+            if max(item.idxs) >= sides_of(module)[side == "in"]:
+                return []  # behind a pixel shuffle channels have other numbers
             members.append(Member(names[module], side, tuple(item.idxs), tuple(item.root_idxs)))
         elif not type(module).__module__.startswith("torch_pruning") or (
             type(module).__name__ == "_OutputOp"

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from smallnets.gan.networks.grouping import NORMS, WEIGHTED, WidthGroup, is_depthwise
+from smallnets.gan.networks.grouping import (
+    NORMS,
+    WEIGHTED,
+    WidthGroup,
+    is_depthwise,
+    sides_of,
+)
 
 # The first channels of a side, or others where inputs are concatenated.
 Kept: TypeAlias = slice | Tensor
@@ -30,15 +36,6 @@ def resize(module: nn.Module, out: int, into: int) -> None:
     else:
         values = (out,)  # type: ignore[assignment]
     module.__dict__.update(zip(counts_of(module), values, strict=True))
-
-
-def sides_of(module: nn.Module) -> tuple[int, int]:
-    """Full numbers of output and of input channels."""
-    if isinstance(module, _ConvNd):
-        return module.out_channels, module.in_channels
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    return module.num_features, module.num_features  # type: ignore[return-value]
 
 
 def all_open(module: nn.Module) -> dict[str, Tensor]:
