@@ -120,7 +120,7 @@ class GANTraining:
         """An optimiser of some networks' parameters."""
         parameters = [p for one in networks if one is not None for p in one.parameters()]
         lr = self.lr_discriminator if discriminator and self.lr_discriminator else self.lr
-        return Adam(parameters, lr=lr, betas=self.betas, weight_decay=self.weight_decay)
+        return Adam(parameters, lr=lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 def linear_policy(epoch: int, epochs: int, decay_epochs: int) -> float:
