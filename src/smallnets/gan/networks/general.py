@@ -13,28 +13,30 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from smallnets import checks
 from smallnets.gan.networks.configs import Config, ConfigSpace, as_config
 from smallnets.gan.networks.counting import Cost, count_layers
 from smallnets.gan.networks.grouping import (
     FAILURES,
-    NORMS,
     WEIGHTED,
     WidthGroup,
+    sides_of,
     width_groups,
 )
 from smallnets.gan.networks.resnet import Taps
 from smallnets.gan.networks.slicing import (
+    SIDES,
     Kept,
-    all_open,
+    Reading,
     counts_of,
+    keep_statistics,
     kept_of,
     number_of,
+    parameters_left,
     resize,
     share_left,
-    sliced,
+    slices_of,
     sort_by_l1,
 )
 from smallnets.gan.networks.tapped import Tapped, check_taps
@@ -213,12 +215,8 @@ class GeneralSupernet(nn.Module):
         Raises:
             ValueError: a configuration that is not in the space.
         """
-        plan = self._plan(self.check(config))
-        with self._narrow(plan):
-            slices = {f"network.{name}": value for name, value in self._slices(plan).items()}
-            out: Tensor | Taps = functional_call(_Pass(self.network, self.taps), slices, (x, taps))
-            if self.training:
-                self._keep_statistics(plan, slices)
+        with self._narrow(self._plan(self.check(config))):
+            out: Tensor | Taps = _Pass(self.network, self.taps)(x, taps)
         return out
 
     @torch.no_grad()
@@ -226,19 +224,18 @@ class GeneralSupernet(nn.Module):
         """A generator of the same class with copies of a configuration's weights, which gives the
         same output, bit for bit.
         """
-        plan = self._plan(self.check(config))
         narrow = copy.deepcopy(self.network)
         modules = dict(narrow.named_modules())
-        for name, value in self._slices(plan).items():
-            layer, _, part = name.rpartition(".")
-            old = getattr(modules[layer], part)
-            if isinstance(old, nn.Parameter):
-                new = nn.Parameter(value.detach().clone(), requires_grad=old.requires_grad)
-                setattr(modules[layer], part, new)
-            else:
-                modules[layer].register_buffer(part, value.detach().clone())
-        for name, kept in plan.items():
-            resize(modules[name], *(number_of(side) for side in kept))
+        for name, kept in self._plan(self.check(config)).items():
+            module = modules[name]
+            parameters, buffers = slices_of(module, *kept)
+            for part, value in parameters.items():
+                if value is not None:
+                    trained = module._parameters[part].requires_grad
+                    module._parameters[part] = nn.Parameter(value.detach().clone(), trained)
+            for part, value in buffers.items():
+                module._buffers[part] = None if value is None else value.clone()
+            resize(module, *map(number_of, kept))
         return narrow
 
     def tap_channels(self, config: Sequence[int] | None = None) -> list[int]:
@@ -261,20 +258,19 @@ class GeneralSupernet(nn.Module):
             self._costs[shape] = count_layers(self.network, tuple(shape))
         plan, sums = self._plan(self.check(config)), [0, 0, 0]
         modules = dict(self.network.named_modules())
+        left = {
+            name: share_left(modules[name], *map(number_of, kept)) for name, kept in plan.items()
+        }
         for name, cost in self._costs[shape].items():
-            numbers = [cost.published, cost.outsized, cost.exact]
-            if name in plan:
-                part, whole = share_left(modules[name], *(number_of(side) for side in plan[name]))
-                numbers = [number * part // whole for number in numbers]
-            sums = [a + b for a, b in zip(sums, numbers, strict=True)]
-        everything = sum(parameter.numel() for parameter in self.network.parameters())
-        for name, value in self._slices(plan).items():
-            layer, _, part_name = name.rpartition(".")
-            old = getattr(modules[layer], part_name)
-            if isinstance(old, nn.Parameter):
-                everything += value.numel() - old.numel()
+            part, whole = left.get(name, (1, 1))
+            numbers = cost.published, cost.outsized, cost.exact
+            sums = [a + b * part // whole for a, b in zip(sums, numbers, strict=True)]
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        for name, kept in plan.items():
+            sizes = parameters_left(modules[name], *map(number_of, kept))
+            parameters += sizes - sum(p.numel() for p in modules[name].parameters(recurse=False))
         published, outsized, exact = sums
-        return Cost(published, outsized, exact, everything)
+        return Cost(published, outsized, exact, parameters)
 
     def _plan(self, config: Config) -> dict[str, tuple[Kept, Kept]]:
         """For every layer that changes: the output and the input channels that it keeps."""
@@ -285,53 +281,51 @@ class GeneralSupernet(nn.Module):
         return self._plans[config]
 
     def _planned(self, config: Config) -> dict[str, tuple[Kept, Kept]]:
-        masks: dict[str, dict[str, Tensor]] = {}
         modules = dict(self.network.named_modules())
-        for gene, width in zip(self.genes, config, strict=True):
-            for member in (m for name in gene for m in self.groups[name].members):
-                sides = masks.setdefault(member.layer, all_open(modules[member.layer]))
-                places, units = torch.tensor(member.places), torch.tensor(member.units)
-                sides[member.side][places] &= units < width
-        return {
-            name: (kept_of(sides["out"]), kept_of(sides["in"])) for name, sides in masks.items()
-        }
+        plan = {}
+        for layer, sides in self._readings.items():
+            full = sides_of(modules[layer])
+            kept = tuple(
+                kept_of(size, sides[s], config) for size, s in zip(full, SIDES, strict=True)
+            )
+            if tuple(map(number_of, kept)) != full:
+                plan[layer] = (kept[0], kept[1])
+        return plan
 
-    def _slices(self, plan: Mapping[str, tuple[Kept, Kept]]) -> dict[str, Tensor]:
-        """Parameters and buffers of the layers that change, by name."""
-        found = {}
-        for name, (out, into) in plan.items():
-            module = self.network.get_submodule(name)
-            parts = [*module._parameters.items(), *module._buffers.items()]
-            for part, value in parts:
-                if value is not None and value.dim():
-                    found[f"{name}.{part}"] = sliced(module, part, value, out, into)
+    @cached_property
+    def _readings(self) -> dict[str, dict[str, list[Reading]]]:
+        """For every layer and side: which channels follow which number of a configuration."""
+        found: dict[str, dict[str, list[Reading]]] = {}
+        for place, gene in enumerate(self.genes):
+            for member in (m for name in gene for m in self.groups[name].members):
+                sides = found.setdefault(member.layer, {side: [] for side in SIDES})
+                reading = (place, torch.tensor(member.places), torch.tensor(member.units))
+                sides[member.side].append(reading)
         return found
 
     @contextmanager
     def _narrow(self, plan: Mapping[str, tuple[Kept, Kept]]) -> Iterator[None]:
-        """Layers know their numbers of channels: inside the block, the narrow ones."""
-        before = []
-        for name, kept in plan.items():
-            module = self.network.get_submodule(name)
-            before.append((module, {key: module.__dict__[key] for key in counts_of(module)}))
-            resize(module, *(number_of(side) for side in kept))
-        try:
-            yield
-        finally:
-            for module, numbers in before:
-                module.__dict__.update(numbers)
+        """Inside the block, layers have slices for weights, and the numbers of channels of these.
 
-    @torch.no_grad()
-    def _keep_statistics(
-        self, plan: Mapping[str, tuple[Kept, Kept]], slices: Mapping[str, Tensor]
-    ) -> None:
-        """Running statistics of channels that are no slice were updated in a copy."""
-        for name, (out, _) in plan.items():
-            module = self.network.get_submodule(name)
-            if isinstance(module, NORMS) and isinstance(out, Tensor):
-                for part, value in module._buffers.items():
-                    if value is not None and value.dim():
-                        value[out.to(value.device)] = slices[f"network.{name}.{part}"]
+        They are put in the places where a module keeps its parameters, so that a pass is one of the
+        generator itself, hooks included.
+        """
+        modules = dict(self.network.named_modules())
+        before = []
+        try:
+            for name, kept in plan.items():
+                module, state = modules[name], modules[name].__dict__
+                keys = ("_parameters", "_buffers", *counts_of(module))
+                before.append((state, {key: state[key] for key in keys}))
+                state["_parameters"], state["_buffers"] = slices_of(module, *kept)
+                resize(module, *map(number_of, kept))
+            yield
+            if self.training:
+                for (state, old), kept in zip(before, plan.values(), strict=True):
+                    keep_statistics(old["_buffers"], state["_buffers"], kept[0])
+        finally:
+            for state, old in before:
+                state.update(old)
 
 
 class _Pass(Tapped):

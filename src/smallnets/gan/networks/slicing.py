@@ -1,5 +1,6 @@
 """Slices of ordinary layers: the weights that some of their channels need, and what is left."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -16,6 +17,9 @@ from smallnets.gan.networks.grouping import (
 
 # The first channels of a side, or others where inputs are concatenated.
 Kept: TypeAlias = slice | Tensor
+# A number of a configuration, channels of a side that follow it, and their units.
+Reading = tuple[int, Tensor, Tensor]
+SIDES = ("out", "in")
 
 
 def counts_of(module: nn.Module) -> tuple[str, ...]:
@@ -38,17 +42,13 @@ def resize(module: nn.Module, out: int, into: int) -> None:
     module.__dict__.update(zip(counts_of(module), values, strict=True))
 
 
-def all_open(module: nn.Module) -> dict[str, Tensor]:
-    """Masks of both sides that keep every channel."""
-    out, into = sides_of(module)
-    return {
-        "out": torch.ones(out, dtype=torch.bool),
-        "in": torch.ones(into, dtype=torch.bool),
-    }
-
-
-def kept_of(mask: Tensor) -> Kept:
-    """A mask as a slice, if it keeps the first channels, or else as channel numbers."""
+def kept_of(size: int, readings: Sequence[Reading], config: Sequence[int]) -> Kept:
+    """Which channels of a side, of `size` in all, are kept at a configuration."""
+    if not readings:
+        return slice(0, size)
+    mask = torch.ones(size, dtype=torch.bool)
+    for gene, places, units in readings:
+        mask[places] &= units < config[gene]
     number = int(mask.sum())
     return slice(0, number) if bool(mask[:number].all()) else mask.nonzero().flatten()
 
@@ -66,14 +66,50 @@ def share_left(module: nn.Module, out: int, into: int) -> tuple[int, int]:
     return out * into, full_out * full_in
 
 
+def parameters_left(module: nn.Module, out: int, into: int) -> int:
+    """Parameters of a layer with other numbers of channels."""
+    part, whole = share_left(module, out, into)
+    full = sides_of(module)[0]
+    return sum(
+        value.numel() * part // whole if value.dim() > 1 else value.numel() * out // full
+        for value in module.parameters(recurse=False)
+    )
+
+
+Parts = dict[str, Tensor | None]
+
+
+def slices_of(module: nn.Module, out: Kept, into: Kept) -> tuple[Parts, Parts]:
+    """A layer's parameters and its buffers at some output and input channels."""
+    parameters: Parts = {
+        part: None if value is None else sliced(module, part, value, out, into)
+        for part, value in module._parameters.items()
+    }
+    buffers: Parts = {
+        part: value if value is None or not value.dim() else sliced(module, part, value, out, into)
+        for part, value in module._buffers.items()
+    }
+    return parameters, buffers
+
+
 def sliced(module: nn.Module, part: str, value: Tensor, out: Kept, into: Kept) -> Tensor:
     """A layer's parameter or buffer at some output and input channels."""
     out, into = (k if isinstance(k, slice) else k.to(value.device) for k in (out, into))
     if part != "weight" or isinstance(module, NORMS) or is_depthwise(module):
         return value[out]
-    if isinstance(module, _ConvTransposeNd):
-        return value[into][:, out]
-    return value[out][:, into]
+    first, second = (into, out) if isinstance(module, _ConvTransposeNd) else (out, into)
+    if isinstance(first, slice) and isinstance(second, slice):
+        return value[first, second]
+    return value[first][:, second]
+
+
+@torch.no_grad()
+def keep_statistics(full: Parts, narrow: Parts, kept: Kept) -> None:
+    """Running statistics of channels that are no slice were updated in a copy: put them back."""
+    for part, value in full.items():
+        updated = narrow[part]
+        if isinstance(kept, Tensor) and value is not None and updated is not None and value.dim():
+            value[kept.to(value.device)] = updated
 
 
 @torch.no_grad()
