@@ -231,14 +231,22 @@ def test_pseudo_pairs_never_read_the_truth_for_reconstruction(pairs):
     assert not torch.equal(truth["G_recon"], changed["G_recon"])
 
 
+def descent(game):
+    """Plain steps along gradients: Adam's would make the rounding of zeros large."""
+    game.prepare(scenes("paired", train=4, test=2, size=16), ONE, torch.device("cpu"))
+    learned = {"D": [game.discriminator], "G": [game.student, game.features]}
+    return {
+        name: torch.optim.SGD([p for one in networks for p in one.parameters()], lr=1e-2)
+        for name, networks in learned.items()
+    }
+
+
 def test_one_pass_gives_the_gradients_of_the_published_order(pairs):
     """Zero both; discriminator's loss on detached images; generator's through the old one."""
     ours, theirs = paired_game(), paired_game()
     ask, batch = ours.ask, batch_of(pairs)
-    game_terms(ours, pairs, batch=batch)
-    for network in theirs.trained().values():
-        network.train()
-    optimizers = theirs.optimizers(ONE)
+    ours.step(batch, descent(ours))
+    optimizers = descent(theirs)
     config = theirs.config(batch_of(pairs))
     with torch.no_grad():
         _, wanted = theirs.teacher(batch.a, taps=True)
@@ -306,9 +314,10 @@ def test_alignment_instead_of_maps(pairs):
 def test_a_pruned_student_learns_from_the_network_that_it_came_from(pairs):
     teacher = resnet(separable=("blocks",))
     student = prune_by_l1(teacher, 2)
-    maps = gan.feature_maps(student, teacher)
+    with seeded(3):
+        maps = gan.feature_maps(student, teacher)
     game = gan.Compression(student, judge(6), teacher, maps)
-    history = gan.play(game, pairs, replace(ONE, epochs=8), seed=0)
+    history = gan.play(game, pairs, replace(ONE, epochs=8, lr=1e-2), seed=0)
     assert history[-1]["G_distill"] < history[0]["G_distill"]
     assert history[-1]["G_recon"] < history[0]["G_recon"]
 
