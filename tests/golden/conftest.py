@@ -1,7 +1,9 @@
 """Tests that are driven by files of golden values: numbers computed by the papers' own code.
 
-`test_NN_slug.py` reads `NN-slug.npz` of `--golden-dir`. Cases come from the names of its arrays and
-sizes from the arrays, so that another file of the same families is tested by the same lines.
+`test_NN_slug.py` reads `NN-slug.npz` of `--golden-dir`; where a file has several modules, they
+begin alike, and each names the FAMILIES of arrays that it reads. Cases come from the names of its
+arrays and sizes from the arrays, so that another file of the same families is tested by the same
+lines.
 """
 
 import re
@@ -19,7 +21,8 @@ HERE = Path(__file__).parent
 def golden_file(config: pytest.Config, module: Path) -> Path:
     """The file of golden values that belongs to a module of tests."""
     slug = module.stem.removeprefix("test_").replace("_", "-")
-    return config.getoption("--golden-dir") / f"{slug}.npz"
+    own = [one.stem for one in HERE.glob("*.npz") if f"{slug}-".startswith(f"{one.stem}-")]
+    return config.getoption("--golden-dir") / f"{max(own, default=slug, key=len)}.npz"
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:
@@ -95,7 +98,8 @@ class Golden(Mapping[str, np.ndarray]):
 def values(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """The golden values of this module's file, all of which its tests have to read.
 
-    A module may name, in PLANNED, beginnings of names that the library has nothing for yet.
+    A module may name, in PLANNED, beginnings of names that the library has nothing for yet, and in
+    FAMILIES the only ones that it has to read.
     """
     golden = Golden(arrays_of(golden_file(request.config, request.path)))
     yield golden
@@ -103,7 +107,9 @@ def values(request: pytest.FixtureRequest) -> Iterator[Golden]:
     if whole and request.path not in request.config.stash.get(PARTIAL, set()):
         planned = getattr(request.module, "PLANNED", ())
         later = {key for key in golden if key.startswith(planned)}
-        assert sorted(set(golden) - golden.read - later) == [], "golden values that no test reads"
+        families = getattr(request.module, "FAMILIES", "")
+        mine = {key for key in golden if key.startswith(families)}
+        assert sorted(mine - golden.read - later) == [], "golden values that no test reads"
         assert sorted(golden.read & later) == [], "golden values that are read and PLANNED"
 
 

@@ -1,0 +1,22 @@
+"""The published trainings fit the library's networks and spaces."""
+
+import pytest
+
+from smallnets.gan.networks import PUBLISHED_SPACES
+from smallnets.gan.recipes import RECIPES, munit_recipe
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "munit"])
+def test_a_recipe_names_a_space_of_its_supernet(name):
+    recipe = munit_recipe(1000) if name == "munit" else RECIPES[name]
+    space = PUBLISHED_SPACES[recipe.space]
+    assert max(space.largest()) == recipe.ngf
+    assert (recipe.search is None) == (recipe.teacher is not None)
+    if recipe.ratio > 1:
+        assert space.probabilities("arithmetic", recipe.ratio)[0][-1] > 1 / len(space.widths[0])
+
+
+def test_munit_counts_steps():
+    recipe = munit_recipe(1000)
+    assert recipe.supernet.epochs * 1000 == 2_000_000
+    assert recipe.supernet.factor(0, 400_000) == 0.25
