@@ -31,7 +31,7 @@ SHORT = {
         "synthesis_steps": 10,
         "unit_steps": 10,
     },
-    "10": {"train": 300, "iterations": 3, "epochs": 2, "network": "ConvNetW4"},
+    "10": {"iterations": 3, "epochs": 1, "network": "ConvNetW4"},
     "11": {"train": 144, "epochs": 1, "network": "convnet-4"},
     "12": {"train": 930, "epochs": 1, "network": "resnet-8-4", "sweep": False},
 }
