@@ -42,8 +42,17 @@ def test_a_first_step_runs(title, names):
 
 def test_there_is_one_for_every_room():
     text = PAGE.read_text(encoding="utf-8")
-    assert len(sections()) == 13  # what the reader brings, and twelve first steps
-    rooms = ("training", "measure", "distill", "prune", "search", "quantize", "deploy")
+    assert len(sections()) == 14  # what the reader brings, and thirteen first steps
+    rooms = (
+        "training",
+        "measure",
+        "distill",
+        "prune",
+        "search",
+        "quantize",
+        "synthesize",
+        "deploy",
+    )
     assert all(f"from smallnets.{room} import" in text or room == "measure" for room in rooms)
 
 

@@ -92,6 +92,7 @@ def test_trainings_of_one_seed_may_drift_and_may_not_all_be_worse():
     assert problems(few(THERE, [0.72, 0.75, 0.69, 0.42]), stored) == [], "one of them drifts"
     lines = problems(few(THERE, [0.66, 0.64, 0.62, 0.22]), stored)
     assert lines == ["accuracy: of few seeds, half are 0.08 or more apart"]
+    assert problems(few(THERE, [0.8, 0.78, 0.76, 0.36]), stored) == [], "less than 0.05 x sqrt 2"
     lines = problems(few(THERE, [np.nan] * 4), stored)
     assert len(lines) == 5, "what is no number confirms nothing"
     lines = problems(few(THERE, [0.74, 0.72, 0.7, 0.8]), stored)

@@ -15,7 +15,7 @@ from scipy import stats
 CONFIDENCE = 0.999
 RARE = 0.001  # how often a record that is right may be doubted
 ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
-USUAL, FAR = 0.05, 0.2  # between accuracies of one or two trainings: half, and nine tenths
+USUAL, FAR = 0.05, 0.2  # between accuracies, means of two trainings: half, and nine tenths
 ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
 
 
@@ -92,9 +92,12 @@ def _accuracies_of_few_seeds(
     if not apart:
         return []
     found = []
-    if not (half := np.median(list(apart.values()))) <= USUAL:  # not a number is far, too
+    wider = {name: sqrt(2 / len(then[name])) for name in apart}  # of one training alone
+    shares = {name: distance / wider[name] for name, distance in apart.items()}
+    if not np.median(list(shares.values())) <= USUAL:  # not a number is far, too
+        half = np.median(list(apart.values()))
         found.append(f"accuracy: of few seeds, half are {half:.2g} or more apart")
-    far = {name: distance for name, distance in apart.items() if not distance <= FAR}
+    far = {name: apart[name] for name, share in shares.items() if not share <= FAR}
     if len(far) > len(apart) / 10:
         found += [f"{name}: {distance:.2g} apart" for name, distance in far.items()]
     return found
