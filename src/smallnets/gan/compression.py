@@ -29,7 +29,14 @@ from smallnets.gan.losses import (
     reconstruction_loss,
 )
 from smallnets.gan.networks import ConfigSpace
-from smallnets.gan.playing import GANTraining, ImagePool, Pictures, Terms, finite
+from smallnets.gan.playing import (
+    GANTraining,
+    ImagePool,
+    Pictures,
+    Terms,
+    check_pairs,
+    finite,
+)
 from smallnets.losses import check_finite
 
 Config = tuple[int, ...]
@@ -345,6 +352,12 @@ class Compression(_Compression):
     def fixed(self) -> list[nn.Module]:
         return [one for one in (self.teacher, self.perceptual) if one is not None]
 
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """The teacher's answers; ValueError if pairs are needed and there are none."""
+        if self.paired:
+            check_pairs(data)
+        super().prepare(data, training, device)
+
     def seen(self, a: Tensor, image: Tensor) -> Tensor:
         """What the discriminator is shown."""
         return torch.cat([a, image], dim=1) if self.paired else image
@@ -403,6 +416,11 @@ class SPADECompression(_Compression):
 
     def fixed(self) -> list[nn.Module]:
         return [one for one in (self.teacher, self.perceptual) if one is not None]
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """The teacher's answers; ValueError if there are no pairs."""
+        check_pairs(data)
+        super().prepare(data, training, device)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         config, distance = self.config(batch), None
