@@ -16,17 +16,15 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data.translation import Translation, as_levels, as_signed
-from smallnets.gan.compression import (
-    Compression,
-    Config,
-    Objective,
-    check_images,
-)
+from smallnets.gan.compression import Compression, Config, check_images
 from smallnets.gan.features import FeatureMaps
 from smallnets.gan.networks import Cost, PatchDiscriminator, initialise
 from smallnets.gan.networks.general import GeneralSupernet, Widths
 from smallnets.gan.networks.general import supernet as general_supernet
 from smallnets.gan.networks.tapped import Tapped
+from smallnets.gan.objectives import (
+    Objective,
+)
 from smallnets.gan.playing import GANTraining
 from smallnets.gan.scores import Distance, Measure, calibration_batches, score_of, translated
 from smallnets.gan.search import PUBLISHED_EVOLUTION, Evolution, SearchResult

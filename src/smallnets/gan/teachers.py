@@ -14,14 +14,13 @@ from torch.optim import Optimizer
 
 from smallnets import checks
 from smallnets.data.translation import Translation
-from smallnets.gan.compression import (
+from smallnets.gan.compression import check_perceptual, spade_step
+from smallnets.gan.losses import GAN_MODES, generator_loss, reconstruction_loss
+from smallnets.gan.objectives import (
     PUBLISHED_SPADE,
     SPADEObjective,
-    check_perceptual,
     discriminator_terms,
-    spade_step,
 )
-from smallnets.gan.losses import GAN_MODES, generator_loss, reconstruction_loss
 from smallnets.gan.playing import (
     GANTraining,
     ImagePool,
