@@ -377,6 +377,10 @@ def supernet_of_its_own():
 
 def test_steps_refuse_what_does_not_fit(pairs):
     game = paired_game()
+    apart = replace(pairs, paired=False)
+    for one in (game, gan.Pix2PixTeacher(resnet(), judge(6))):
+        with pytest.raises(ValueError, match=r"^this game needs pairs; got data without$"):
+            gan.play(one, apart, ONE, seed=0)
     with pytest.raises(ValueError, match=r"^a supernet is trained with a space"):
         gan.train_supernet(replace(game, space=None), pairs, ONE, seed=0)
     with pytest.raises(ValueError, match=r"^width 0 of the configuration must be at most 4; got 9"):

@@ -134,6 +134,11 @@ def test_a_budget_below_the_smallest_is_refused_before_any_training(monkeypatch)
         (images(), {"taps": ["nothing"]}, "a tap must be the dotted name"),
         (images(), {"method": "luck"}, "method must be one of"),
         (images(), {"seed": -1}, "seed must be"),
+        (
+            images(),
+            {"discriminator": PatchDiscriminator(6, 4, 1)},
+            r"the discriminator must take images of shape \(3, 8, 8\)",
+        ),
     ],
 )
 def test_bad_inputs_are_refused_in_one_line(data, more, line):

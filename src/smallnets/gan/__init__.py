@@ -23,20 +23,7 @@ Where paper and official code differ, the code is followed. Kernel alignment com
 paper, CAT (Jin et al., CVPR 2021). Data to begin with: `smallnets.data.scenes`.
 """
 
-from smallnets.gan.compression import (
-    PUBLISHED,
-    Compression,
-    MUNITCompression,
-    MUNITObjective,
-    Objective,
-    SPADECompression,
-    SPADEObjective,
-    discriminator_terms,
-    feature_maps,
-    munit_terms,
-    spade_terms,
-    student_terms,
-)
+from smallnets.gan.compression import Compression, MUNITCompression, SPADECompression, feature_maps
 from smallnets.gan.features import FeatureMaps, KernelAlignment, kernel_alignment
 from smallnets.gan.losses import (
     GAN_MODES,
@@ -50,6 +37,16 @@ from smallnets.gan.losses import (
     generator_loss,
     gradient_penalty,
     reconstruction_loss,
+)
+from smallnets.gan.objectives import (
+    PUBLISHED,
+    MUNITObjective,
+    Objective,
+    SPADEObjective,
+    discriminator_terms,
+    munit_terms,
+    spade_terms,
+    student_terms,
 )
 from smallnets.gan.pipeline import Compressed, compress
 from smallnets.gan.playing import GANTraining, ImagePool, Pictures, linear_policy, play

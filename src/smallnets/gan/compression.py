@@ -6,7 +6,7 @@ The teacher is fixed and in evaluation mode. The discriminator starts, as publis
 teacher's weights and goes on learning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,188 +15,34 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from smallnets import checks
 from smallnets.data.translation import Translation
 from smallnets.gan.features import FeatureMaps, KernelAlignment
-from smallnets.gan.losses import (
-    GAN_MODES,
-    RECONSTRUCTIONS,
-    Answer,
-    discriminator_losses,
-    feature_matching,
-    generator_loss,
-    gradient_penalty,
-    reconstruction_loss,
-)
+from smallnets.gan.losses import gradient_penalty
 from smallnets.gan.networks import ConfigSpace
-from smallnets.gan.playing import GANTraining, ImagePool, Pictures, Terms, finite
+from smallnets.gan.objectives import (
+    PUBLISHED_MUNIT,
+    PUBLISHED_PAIRS,
+    PUBLISHED_SPADE,
+    MUNITObjective,
+    Objective,
+    SPADEObjective,
+    discriminator_terms,
+    munit_terms,
+    spade_terms,
+    student_terms,
+)
+from smallnets.gan.playing import (
+    GANTraining,
+    ImagePool,
+    Pictures,
+    Terms,
+    check_pairs,
+    finite,
+)
 from smallnets.losses import check_finite
 
 Config = tuple[int, ...]
 REMEMBERED = 2 * 1024**3  # bytes up to which a teacher's answers are kept
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a student of the ResNet family is asked for; the defaults are those of edges2shoes.
-
-    Attributes:
-        mode: of the adversarial loss, one of `GAN_MODES`.
-        reconstruction: one of `RECONSTRUCTIONS`.
-        gan, recon, distill: weights of the three terms.
-        penalty: of the gradient penalty, for "wgangp"; the published recipes have none.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    mode: str = "hinge"
-    reconstruction: str = "l1"
-    gan: float = 1.0
-    recon: float = 100.0
-    distill: float = 1.0
-    penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
-        checks.one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
-        for name in ("gan", "recon", "distill", "penalty"):
-            checks.at_least(name, getattr(self, name), 0)
-
-
-PUBLISHED: dict[str, Objective] = {
-    "horse2zebra": Objective("lsgan", recon=10, distill=0.01),
-    "edges2shoes": Objective(),
-    "cityscapes": Objective(),
-    "map2sat": Objective(recon=10, distill=0.01),
-}
-
-
-@dataclass(frozen=True)
-class SPADEObjective:
-    """What a GauGAN student is asked for, as published; there is no reconstruction term."""
-
-    mode: str = "hinge"
-    gan: float = 1.0
-    matching: float = 10.0
-    perceptual: float = 10.0
-    distill: float = 10.0
-
-    def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
-        for name in ("gan", "matching", "perceptual", "distill"):
-            checks.at_least(name, getattr(self, name), 0)
-
-
-PUBLISHED_SPADE = SPADEObjective()
-
-
-@dataclass(frozen=True)
-class MUNITObjective:
-    """What a MUNIT student is asked for, as published."""
-
-    mode: str = "lsgan"
-    gan: float = 1.0
-    image: float = 10.0
-    content: float = 1.0
-    style: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
-        for name in ("gan", "image", "content", "style"):
-            checks.at_least(name, getattr(self, name), 0)
-
-
-def student_terms(
-    answer: Answer,
-    image: Tensor,
-    target: Tensor | None,
-    distance: Tensor | None,
-    ask: Objective,
-    perceptual: nn.Module | None = None,
-) -> Terms:
-    """Terms of a generator (equation of section 3.1), with their weights, and their sum "G".
-
-    Args:
-        answer: of the discriminator to `image`.
-        image: the student's.
-        target: the truth of a pair, or the teacher's image; None where `recon` is 0.
-        distance: between features; None where `distill` is 0.
-        ask: weights and kinds.
-        perceptual: for that kind of reconstruction.
-    """
-    terms = {"G_gan": ask.gan * generator_loss(answer, ask.mode)}
-    if target is not None and ask.recon > 0:
-        close = reconstruction_loss(image, target.detach(), ask.reconstruction, perceptual)
-        terms["G_recon"] = ask.recon * close
-    if distance is not None and ask.distill > 0:
-        terms["G_distill"] = ask.distill * distance
-    return terms | {"G": _sum(terms)}
-
-
-def discriminator_terms(fake: Answer, real: Answer, mode: str, share: float = 0.5) -> Terms:
-    """Terms "D_fake" and "D_real", and "D", `share` times their sum: 1/2 for ResNets, else 1."""
-    a, b = discriminator_losses(fake, real, mode)
-    return {"D_fake": a, "D_real": b, "D": share * (a + b)}
-
-
-def spade_terms(
-    fake: Sequence[Sequence[Tensor]],
-    real: Sequence[Sequence[Tensor]],
-    ask: SPADEObjective,
-    distance: Tensor | None = None,
-    perceived: Tensor | None = None,
-) -> Terms:
-    """Terms of a GauGAN generator (section 3.3), with their weights, and their sum "G".
-
-    Args:
-        fake, real: all layers' outputs of the discriminator at each scale.
-        ask: weights.
-        distance: between features; none in a teacher's training.
-        perceived: the perceptual difference.
-    """
-    terms = {"G_gan": ask.gan * generator_loss(fake, ask.mode)}
-    if ask.matching > 0:
-        terms["G_matching"] = ask.matching * feature_matching(fake, real)
-    if perceived is not None and ask.perceptual > 0:
-        terms["G_perceptual"] = ask.perceptual * perceived
-    if distance is not None and ask.distill > 0:
-        terms["G_distill"] = ask.distill * distance
-    return terms | {"G": _sum(terms)}
-
-
-def munit_terms(
-    answer: Answer,
-    image: Tensor,
-    teacher_image: Tensor,
-    content: Tensor,
-    styles: tuple[Tensor, Tensor] | None,
-    ask: MUNITObjective,
-) -> Terms:
-    """Terms of a MUNIT student (section 3.4), with their weights, and their sum "G".
-
-    Args:
-        answer: of the discriminator to `image`.
-        image, teacher_image: of both generators.
-        content: the distance of the content codes, through the learned map.
-        styles: codes of the student and of the teacher, in steps with a style from an image.
-        ask: weights.
-    """
-    terms = {
-        "G_gan": ask.gan * generator_loss(answer, ask.mode),
-        "G_image": ask.image * reconstruction_loss(image, teacher_image.detach()),
-        "G_content": ask.content * content,
-    }
-    if styles is not None:
-        terms["G_style"] = ask.style * reconstruction_loss(styles[0], styles[1].detach())
-    return terms | {"G": _sum(terms)}
-
-
-def _sum(terms: Terms) -> Terms:
-    return sum(terms.values())  # type: ignore[return-value]
 
 
 def answered(generator: nn.Module, x: Tensor, config: Config | None) -> tuple[Tensor, list[Tensor]]:
@@ -328,7 +174,7 @@ class Compression(_Compression):
             shares parameters with the student.
     """
 
-    ask: Objective = Objective()
+    ask: Objective = PUBLISHED_PAIRS
     paired: bool = True
     perceptual: nn.Module | None = None
 
@@ -344,6 +190,12 @@ class Compression(_Compression):
 
     def fixed(self) -> list[nn.Module]:
         return [one for one in (self.teacher, self.perceptual) if one is not None]
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """The teacher's answers; ValueError if pairs are needed and there are none."""
+        if self.paired:
+            check_pairs(data)
+        super().prepare(data, training, device)
 
     def seen(self, a: Tensor, image: Tensor) -> Tensor:
         """What the discriminator is shown."""
@@ -394,7 +246,7 @@ class SPADECompression(_Compression):
         ValueError: as `Compression`, or no perceptual loss where its weight is above 0.
     """
 
-    ask: SPADEObjective = SPADEObjective()
+    ask: SPADEObjective = PUBLISHED_SPADE
     perceptual: nn.Module | None = None
 
     def __post_init__(self) -> None:
@@ -403,6 +255,11 @@ class SPADECompression(_Compression):
 
     def fixed(self) -> list[nn.Module]:
         return [one for one in (self.teacher, self.perceptual) if one is not None]
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """The teacher's answers; ValueError if there are no pairs."""
+        check_pairs(data)
+        super().prepare(data, training, device)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         config, distance = self.config(batch), None
@@ -496,7 +353,7 @@ class MUNITCompression(_Compression):
         ValueError: as `Compression`.
     """
 
-    ask: MUNITObjective = MUNITObjective()
+    ask: MUNITObjective = PUBLISHED_MUNIT
 
     def __post_init__(self) -> None:
         self._checked(self.ask.content)

@@ -16,22 +16,20 @@ from torch import Tensor, nn
 
 from smallnets import checks
 from smallnets.data.translation import Translation, as_levels, as_signed
-from smallnets.gan.compression import (
-    Compression,
-    Config,
-    Objective,
-    answered,
-    check_images,
-)
+from smallnets.gan.compression import Compression, Config, check_images
 from smallnets.gan.features import FeatureMaps
 from smallnets.gan.networks import Cost, PatchDiscriminator, initialise
 from smallnets.gan.networks.general import GeneralSupernet, Widths
 from smallnets.gan.networks.general import supernet as general_supernet
 from smallnets.gan.networks.tapped import Tapped
+from smallnets.gan.objectives import (
+    Objective,
+)
 from smallnets.gan.playing import GANTraining
 from smallnets.gan.scores import Distance, Measure, calibration_batches, score_of, translated
 from smallnets.gan.search import PUBLISHED_EVOLUTION, Evolution, SearchResult
-from smallnets.gan.steps import COSTS, export, fine_tune, search_supernet, train_supernet
+from smallnets.gan.steps import COSTS, SEARCHES, export, fine_tune, search_supernet, train_supernet
+from smallnets.measure import evaluating
 from smallnets.storage import one_line
 from smallnets.training import seeded
 from smallnets.training.checkpoint import History
@@ -87,6 +85,8 @@ def compress(
 ) -> Compressed:
     """A generator of the same class with fewer channels, within a budget.
 
+    The supernet begins with the generator's weights, its most important channels first.
+
     Args:
         generator: trained; images (n, c, h, w) in [-1, 1] -> images of the same height and width.
             Left as it is. Its layers are found by themselves, see
@@ -119,6 +119,7 @@ def compress(
             a budget below the smallest configuration's cost (before any training), or as the steps.
     """
     checks.one_of("cost", cost, COSTS)
+    checks.one_of("method", method, SEARCHES)
     checks.above("budget", budget, 0)
     checks.whole("seed", seed, 0)
     images = as_translation(generator, data)
@@ -129,7 +130,7 @@ def compress(
             f"a distillation weight of {ask.distill} needs taps, names of modules; got none"
         )
     example = images.a(images.a_train[:2])
-    wide = general_supernet(generator, example, widths, taps=taps)
+    wide = general_supernet(generator, example, widths, taps=taps, sort=True)
     size = images.size
     full, smallest = (wide.cost(one, size) for one in (wide.full_config, wide.space.smallest()))
     allowed = budget * getattr(full, cost) if budget < 1 else budget
@@ -145,6 +146,7 @@ def compress(
         wide, judge, teacher, features, wide.space, ask=ask, paired=images.paired,
         perceptual=perceptual,
     )  # fmt: skip
+    _check_discriminator(judge, game, images)
     inputs = chosen.a(chosen.a_test)
     target = chosen.b(chosen.b_test) if images.paired else translated(generator, inputs)
     calibration = calibration_batches(chosen)
@@ -218,6 +220,19 @@ def _check_generator(generator: nn.Module, data: Translation) -> None:
         )
 
 
+def _check_discriminator(judge: nn.Module, game: Compression, data: Translation) -> None:
+    """Raise ValueError unless a discriminator takes what the game shows it."""
+    shown = game.seen(data.a(data.a_train[:2]), data.b(data.b_train[:2]))
+    try:
+        with evaluating(judge), torch.no_grad():
+            judge(shown)
+    except (RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"the discriminator must take images of shape {tuple(shown.shape[1:])}: "
+            f"{one_line(error)}"
+        ) from error
+
+
 def _made(generator: nn.Module, inputs: Tensor) -> Tensor:
     """A generator's images; ValueError in one line if it does not take the inputs."""
     try:
@@ -254,5 +269,4 @@ def _learners(
         channels = data.b_channels + (data.a_channels if data.paired else 0)
         layers = next((n for n in (3, 2, 1) if min(data.size) >= 8 * 2**n), 1)
         judge = initialise(PatchDiscriminator(channels, 64, layers))
-    answered(wide, example, wide.space.smallest())  # which says what is wrong before training
     return features, judge

@@ -219,6 +219,12 @@ def check_data(data: Translation, training: GANTraining) -> None:
     checks.between("batch_size", training.batch_size, 1, fewest)
 
 
+def check_pairs(data: Translation) -> None:
+    """Raise ValueError if images of the two domains do not belong together."""
+    if not data.paired:
+        raise ValueError("this game needs pairs; got data without")
+
+
 def play(
     game: Game,
     data: Translation,

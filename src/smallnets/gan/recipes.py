@@ -7,7 +7,7 @@ nothing, and evolution.
 
 from dataclasses import dataclass
 
-from smallnets.gan.compression import (
+from smallnets.gan.objectives import (
     PUBLISHED,
     MUNITObjective,
     Objective,

@@ -14,15 +14,21 @@ from torch.optim import Optimizer
 
 from smallnets import checks
 from smallnets.data.translation import Translation
-from smallnets.gan.compression import (
+from smallnets.gan.compression import check_perceptual, spade_step
+from smallnets.gan.losses import GAN_MODES, generator_loss, reconstruction_loss
+from smallnets.gan.objectives import (
     PUBLISHED_SPADE,
     SPADEObjective,
-    check_perceptual,
     discriminator_terms,
-    spade_step,
 )
-from smallnets.gan.losses import GAN_MODES, generator_loss, reconstruction_loss
-from smallnets.gan.playing import GANTraining, ImagePool, Pictures, Terms, finite
+from smallnets.gan.playing import (
+    GANTraining,
+    ImagePool,
+    Pictures,
+    Terms,
+    check_pairs,
+    finite,
+)
 
 
 class _Teacher:
@@ -88,6 +94,10 @@ class Pix2PixTeacher(_Teacher):
             "G": training.adam(self.generator),
             "D": training.adam(self.discriminator, discriminator=True),
         }
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """ValueError if there are no pairs."""
+        check_pairs(data)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         image = self.generator(batch.a)
@@ -218,6 +228,10 @@ class GauGANTeacher(_Teacher):
             "G": training.adam(self.generator),
             "D": training.adam(self.discriminator, discriminator=True),
         }
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """ValueError if there are no pairs."""
+        check_pairs(data)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         return spade_step(
