@@ -52,7 +52,7 @@ def train_side_by_side(dataset: Dataset, settings: Settings, seed: int, cache_di
     common: dict[str, Any] = {
         "dataset": dataset, "settings": settings, "seed": seed, "cache_dir": cache_dir
     }  # fmt: skip
-    train_first(**common)
+    side_by_side(train_first, [{}], "first network", **common)
     names = generators_of_every_seed(settings)
     side_by_side(train_generator, [{"name": one} for one in names], "generators", **common)
     swept = swept_conditions(settings)
