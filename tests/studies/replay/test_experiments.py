@@ -80,7 +80,7 @@ def test_preparing_puts_what_was_asked_for_in_place():
     assert (settings.train, settings.seeds) == (len(data.y_train), 2) == (300, 2)
     assert (settings.old, settings.new) == ((9, 8, 7), (0, 1, 2, 3, 4, 5, 6))
     trained = (settings.training, settings.first, settings.generator)
-    assert [one.epochs for one in trained] == [4, 15, 5]
+    assert [one.epochs for one in trained] == [4, 20, 7]
     assert (settings.far, settings.swept) == ("digits", study.compared(settings))
     assert study.prepare("digits", "smoke", study.Options(train=200))[1].far == "photographs"
 

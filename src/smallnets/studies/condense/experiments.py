@@ -299,7 +299,6 @@ def remember(
     that one method fills; what it needs of a network is learned on the step's images alone.
     """
     recipe = Recipe(name, settings.memory)
-    first = settings.orders * seed
     file = kept_under(
         cache_dir, "memory", data=dataset.key, recipe=recipe, settings=settings, seed=seed
     )
@@ -321,7 +320,8 @@ def remember(
         return method.select(images, name, settings.memory, seed=seed, features=seen, only=classes)
 
     def stepped() -> Arrays:
-        orders = method.class_orders(dataset.num_classes, range(first, first + settings.orders))
+        seeds = [member_seed(seed, number) for number in range(settings.orders)]
+        orders = method.class_orders(dataset.num_classes, seeds)
         found = method.continual(
             dataset, dataset, fill, lambda: build(dataset, settings.network), settings.steps,
             settings.judging, orders=orders, networks=settings.networks, workers=1,
