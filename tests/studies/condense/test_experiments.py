@@ -242,12 +242,12 @@ def test_a_memory_is_filled_from_the_images_of_its_step(digits, quick, monkeypat
         assert set(images.labels.tolist()) == set(classes)
         assert len(features) == len(images)
     order = [label for _, classes, _ in shown for label in classes]
-    assert order == method.class_orders(10, [0])[0].tolist()
+    assert order == method.class_orders(10, [member_seed(0, 0)])[0].tolist()
     first = study.remember(digits, quick, 0, "random")
     shown.clear()
     study.remember(digits, quick, 1, "random")
     order = [label for _, classes, _ in shown for label in classes]
-    assert order == method.class_orders(10, [1])[0].tolist()
+    assert order == method.class_orders(10, [member_seed(1, 0)])[0].tolist()
     assert len(first) == 5
 
 
