@@ -13,9 +13,13 @@ def half(x, checks):
         raise ValueError("x must be at most 9")
     if x:
         checks.whole("x", x)
+    assert x
     if x == 1:
         return 0
-    unchecked(x)
+    try:
+        unchecked(x)
+    except KeyError:
+        raise
     return checks.plain(x) / 2
 """
 
@@ -24,7 +28,8 @@ def test_checks_go_and_the_rest_stays():
     kept = without_checks(SOURCE).split()
     assert kept == [
         "def", "half(x,", "checks):", "if", "x", "==", "1:", "return", "0",
-        "unchecked(x)", "return", "checks.plain(x)", "/", "2",
+        "try:", "unchecked(x)", "except", "KeyError:", "raise",
+        "return", "checks.plain(x)", "/", "2",
     ]  # fmt: skip
 
 

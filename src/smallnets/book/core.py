@@ -22,8 +22,8 @@ def show_core(*things: Callable[..., object]) -> Markdown:
 
 
 def without_checks(source: str) -> str:
-    """Python source without calls that stand alone and are named `check...` or belong to `checks`,
-    and without branches that do nothing but raise or check.
+    """Python source without its checks: branches that do nothing but raise or check, calls that
+    stand alone and are named `check...` or belong to `checks`, and assertions.
     """
     dropped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
@@ -35,8 +35,9 @@ def without_checks(source: str) -> str:
 
 def _only_checks(node: ast.stmt) -> bool:
     if isinstance(node, ast.If):
-        return not node.orelse and all(_only_checks(one) for one in node.body)
+        refusing = (isinstance(one, ast.Raise) or _only_checks(one) for one in node.body)
+        return not node.orelse and all(refusing)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         called = ast.unparse(node.value.func)
         return called.lstrip("_").startswith("check")
-    return isinstance(node, ast.Raise)
+    return isinstance(node, ast.Assert)

@@ -1,8 +1,8 @@
-"""The toy in the plane, and the listings of the chapter."""
+"""The toy in the plane."""
 
 import torch
 
-from smallnets.studies.condense import listing, toy
+from smallnets.studies.condense import toy
 
 
 def test_ring_and_disc_share_their_mean_and_nothing_else():
@@ -26,27 +26,3 @@ def test_a_heap_lies_apart_from_the_disc():
     assert heap.shape == (2, 6, 2)
     assert heap.mean((0, 1)).norm() > 0.7
     assert heap.std((0, 1)).max() < 0.2
-
-
-SOURCE = """def f(x, y):
-    checks.whole("x", x, 1)
-    check_classes(y, x)
-    if y is None:
-        raise ValueError(
-            "y must be given"
-        )
-    assert x
-    if x > y:
-        return x
-    z = checks.above("y", y, 0)
-    return z + y"""
-KEPT = """def f(x, y):
-    if x > y:
-        return x
-    z = checks.above("y", y, 0)
-    return z + y"""
-
-
-def test_checks_are_left_out_of_listings_and_nothing_else_is():
-    assert listing.without_checks(SOURCE) == KEPT
-    assert listing.without_checks(f"```python\n{SOURCE}\n```") == f"```python\n{KEPT}\n```"
