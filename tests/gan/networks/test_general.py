@@ -106,6 +106,19 @@ def test_what_cannot_be_sliced_is_left_alone():
         supernet(Windows(), X)
 
 
+def test_grouped_convolutions_are_left_alone_even_with_one_channel_for_each_group():
+    layers = (
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 4, 1, groups=4),
+        nn.Conv2d(4, 6, 1),
+        nn.Conv2d(6, 3, 1),
+    )
+    made = supernet(nn.Sequential(*layers), X)
+    assert made.genes == (("2",),)
+    config = made.space.smallest()
+    assert torch.equal(made.export(config)(X), made(X, config))
+
+
 def test_every_width_runs_and_is_exported_bit_for_bit():
     generator = own()
     before = copy.deepcopy(generator.state_dict())

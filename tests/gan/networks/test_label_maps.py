@@ -25,10 +25,12 @@ def test_channels_are_classes_do_not_care_and_edges():
 
 
 def test_wrong_labels_are_refused():
-    with pytest.raises(ValueError, match="from 0 to 2; got 0 to 3"):
+    with pytest.raises(ValueError, match="from 0 to 2; got 3"):
         one_hot_labels(torch.tensor([[[0, 3]]]), 3)
-    with pytest.raises(ValueError, match="from 0 to 2; got -1 to 0"):
+    with pytest.raises(ValueError, match="from 0 to 2; got -1"):
         one_hot_labels(torch.tensor([[[0, -1]]]), 3)
+    with pytest.raises(ValueError, match="from 0 to 2 or 255; got 3"):
+        one_hot_labels(torch.tensor([[[255, 3]]]), 3, dont_care=255)
     with pytest.raises(ValueError, match="whole numbers"):
         one_hot_labels(torch.zeros(1, 2, 2), 3)
     with pytest.raises(ValueError, match="whole numbers"):

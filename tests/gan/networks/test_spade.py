@@ -82,6 +82,25 @@ def test_after_calibration_it_does_not_matter_what_was_trained_last():
     assert torch.equal(*images)
 
 
+def test_a_wider_configuration_needs_a_calibration_of_its_own():
+    supernet, maps = small_super(), [labels(2, 1)]
+    expected = calibrate(supernet, None, maps).eval()(labels(), taps=True)[1][0]
+    calibrate(supernet, CONFIGS[1], maps)
+    assert not torch.allclose(supernet(labels(), taps=True)[1][0], expected, rtol=0.1)
+    calibrate(supernet, None, maps)
+    assert torch.equal(supernet(labels(), taps=True)[1][0], expected)
+
+
+def test_gradients_outside_the_slice_are_exactly_zero():
+    supernet, config = small_super(), CONFIGS[1]
+    supernet(labels(2), config).square().mean().backward()
+    narrow = supernet.export(config).state_dict()
+    for name, parameter in supernet.named_parameters():
+        gradient = parameter.grad.clone()
+        gradient[tuple(slice(side) for side in narrow[name].shape)] = 0
+        assert (gradient == 0).all(), name
+
+
 def test_calibration_is_the_mean_over_batches_in_any_order():
     found = []
     for seeds in ((1, 2), (2, 1)):

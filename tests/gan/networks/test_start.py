@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from smallnets.gan.networks.start import KINDS, initialise
 
@@ -33,6 +34,14 @@ def test_spreads():
     assert drawn("kaiming")[0].weight.std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.05)
     rows = drawn("orthogonal", gain=1.0)[3].weight
     assert torch.allclose(rows @ rows.T, torch.eye(32), atol=1e-5)
+
+
+def test_weights_under_a_spectral_norm_are_drawn_too():
+    made = nn.Sequential(spectral_norm(nn.Conv2d(8, 64, 5)))
+    initialise(made, generator=torch.Generator().manual_seed(0))
+    drawn = made[0].parametrizations.weight.original
+    assert isinstance(drawn, nn.Parameter)
+    assert drawn.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_wrong_settings_are_refused():

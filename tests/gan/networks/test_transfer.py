@@ -62,7 +62,7 @@ def test_a_supernet_starts_as_the_network():
 
 def test_what_does_not_fit_is_refused():
     net = network()
-    with pytest.raises(ValueError, match="width 0 must be at most 4, as in the network; got 5"):
+    with pytest.raises(ValueError, match="width 0 of the configuration must be at most 4; got 5"):
         prune_by_l1(net, 5)
     with pytest.raises(ValueError, match="6 or 8"):
         prune_by_l1(net, (2, 2))

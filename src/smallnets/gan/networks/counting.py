@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smallnets.measure import evaluating
+from smallnets.measure import evaluating, parameters
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def count(network: nn.Module, *inputs: Tensor | tuple[int, ...], **options: Any)
         ValueError: more than one example.
     """
     work = total(list(count_layers(network, *inputs, **options).values()))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(work.published, work.outsized, work.exact, parameters)
+    return Cost(work.published, work.outsized, work.exact, parameters(network))
 
 
 def count_layers(

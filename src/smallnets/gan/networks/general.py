@@ -40,7 +40,7 @@ from smallnets.gan.networks.slicing import (
     sort_by_l1,
 )
 from smallnets.gan.networks.tapped import Tapped, check_taps
-from smallnets.measure import evaluating
+from smallnets.measure import evaluating, parameters
 from smallnets.surgery import check_plain, check_untied
 
 FRACTIONS = (1.0, 0.75, 0.5, 0.25)
@@ -112,9 +112,7 @@ def _genes(
     """Groups that vary together, and their widths."""
     if not isinstance(widths, Mapping):
         checks.each("widths", widths, checks.above, 0)
-        checks.each("widths", widths, checks.at_least, 0)
-        for share in widths:
-            checks.between("every one of widths, a share of the channels,", share, 0, 1)
+        checks.each("widths", widths, checks.between, 0, 1)
         lists = [
             tuple(sorted({max(1, round(share * group.size)) for share in widths}, reverse=True))
             for group in groups.values()
@@ -228,8 +226,8 @@ class GeneralSupernet(nn.Module):
         modules = dict(narrow.named_modules())
         for name, kept in self._plan(self.check(config)).items():
             module = modules[name]
-            parameters, buffers = slices_of(module, *kept)
-            for part, value in parameters.items():
+            weights, buffers = slices_of(module, *kept)
+            for part, value in weights.items():
                 if value is not None:
                     trained = module._parameters[part].requires_grad
                     module._parameters[part] = nn.Parameter(value.detach().clone(), trained)
@@ -265,12 +263,12 @@ class GeneralSupernet(nn.Module):
             part, whole = left.get(name, (1, 1))
             numbers = cost.published, cost.outsized, cost.exact
             sums = [a + b * part // whole for a, b in zip(sums, numbers, strict=True)]
-        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        left_over = parameters(self.network)
         for name, kept in plan.items():
             sizes = parameters_left(modules[name], *map(number_of, kept))
-            parameters += sizes - sum(p.numel() for p in modules[name].parameters(recurse=False))
+            left_over += sizes - sum(p.numel() for p in modules[name].parameters(recurse=False))
         published, outsized, exact = sums
-        return Cost(published, outsized, exact, parameters)
+        return Cost(published, outsized, exact, left_over)
 
     def _plan(self, config: Config) -> dict[str, tuple[Kept, Kept]]:
         """For every layer that changes: the output and the input channels that it keeps."""

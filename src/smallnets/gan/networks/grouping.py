@@ -63,7 +63,10 @@ class WidthGroup:
 
 def is_depthwise(module: nn.Module) -> bool:
     """Whether a convolution writes every channel from the same one."""
-    return isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
+    return (
+        isinstance(module, _ConvNd)
+        and module.groups == module.in_channels == module.out_channels > 1
+    )
 
 
 def sides_of(module: nn.Module) -> tuple[int, int]:

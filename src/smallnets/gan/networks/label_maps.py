@@ -62,16 +62,15 @@ def one_hot_labels(
             f"labels must be whole numbers (batch, height, width); "
             f"got {labels.dtype} {tuple(labels.shape)}"
         )
-    numbers = labels.long()
+    numbers, allowed = labels.long(), f"from 0 to {classes - 1}"
+    strange = (numbers < 0) | (numbers >= classes)
     if dont_care is not None:
-        numbers = torch.where(numbers == dont_care, classes, numbers)
-        classes += 1
-    if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < classes:
-        raise ValueError(
-            f"labels must be from 0 to {classes - 1}; "
-            f"got {int(numbers.min())} to {int(numbers.max())}"
-        )
-    channels = F.one_hot(numbers, classes).movedim(-1, 1).float()
+        unlabelled = numbers == dont_care
+        strange &= ~unlabelled
+        numbers, allowed = torch.where(unlabelled, classes, numbers), f"{allowed} or {dont_care}"
+    if strange.any():
+        raise ValueError(f"labels must be {allowed}; got {int(labels[strange][0])}")
+    channels = F.one_hot(numbers, classes + (dont_care is not None)).movedim(-1, 1).float()
     if instances is None:
         return channels
     if instances.shape != (len(labels), 1, *labels.shape[1:]):

@@ -1,5 +1,4 @@
-"""The generator of MUNIT (Huang et al., ECCV 2018): full, mobile, and of any
-widths.
+"""The generator of MUNIT (Huang et al., ECCV 2018): full, mobile, and of any widths.
 
     content encoder  conv7 -> n | conv4 s2 -> 2n | conv4 s2 -> 4n | residual blocks, instance norms
     style encoder    conv7 -> n | four conv4 s2 -> 2n, 4n, 4n, 4n | mean over pixels | 1x1 -> style

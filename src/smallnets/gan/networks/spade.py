@@ -78,7 +78,7 @@ class SPADE(nn.Module):
         Returns:
             The shape of `x`.
         """
-        labels = F.interpolate(labels, size=x.shape[2:], mode="nearest")
+        labels = _resized(labels, x)
         conv, relu = self.mlp_shared
         if self.sliceable:
             shared = relu(conv(labels, hidden))
@@ -92,6 +92,13 @@ class SPADE(nn.Module):
     def published_products(self, output: Tensor) -> int:
         """The products of scales, which the published count includes."""
         return output.numel()
+
+
+def _resized(labels: Tensor, x: Tensor) -> Tensor:
+    """Label maps as large as feature maps; within a block once for all its norms."""
+    if labels.shape[2:] == x.shape[2:]:
+        return labels
+    return F.interpolate(labels, size=x.shape[2:], mode="nearest")
 
 
 class SPADEBlock(nn.Module):
@@ -155,6 +162,7 @@ class SPADEBlock(nn.Module):
         """
         mid: tuple[int | None, ...] = (channels,) if self.sliceable else ()
         out: tuple[int | None, ...] = ()
+        labels = _resized(labels, x)
         if self.sliceable:
             out = (channels,) if self.learned else (x.shape[1],)
         shortcut = self.conv_s(self.norm_s(x, labels, hidden), *out) if self.learned else x

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 from smallnets import checks
 
@@ -18,7 +19,8 @@ def initialise(
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Draw weights anew, in place: those of convolutions and linear layers as said, their biases 0;
-    scales of BatchNorm from N(1, gain), their shifts 0.
+    scales of BatchNorm from N(1, gain), their shifts 0. Under a spectral norm it is
+    the weight before the norm that is drawn.
 
     Args:
         network: any.
@@ -37,7 +39,7 @@ def initialise(
     checks.above("gain", gain, 0)
     for module in network.modules():
         if isinstance(module, _ConvNd | nn.Linear):
-            weight = module.weight
+            weight = torch.empty_like(module.weight)
             if kind == "normal":
                 nn.init.normal_(weight, 0.0, gain, generator=generator)
             elif kind == "xavier":
@@ -46,6 +48,10 @@ def initialise(
                 nn.init.kaiming_normal_(weight, generator=generator)
             else:
                 nn.init.orthogonal_(weight, gain, generator=generator)
+            if parametrize.is_parametrized(module, "weight"):
+                module.weight = weight
+            else:
+                module.weight.copy_(weight)
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, _BatchNorm) and module.affine:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from smallnets import checks
+from smallnets.gan.networks.configs import check_config
 from smallnets.gan.networks.layers import SeparableConv2d
 from smallnets.gan.networks.resnet import ResidualBlock, ResNetGenerator
 from smallnets.gan.networks.resnet_widths import eight
@@ -37,13 +37,7 @@ def prune_by_l1(big: ResNetGenerator, widths: int | Sequence[int]) -> ResNetGene
     """
     if big.sliceable:
         raise ValueError("a supernet must be exported before it is pruned; see its export()")
-    config = (checks.whole("width", widths, 1),) * 8 if isinstance(widths, int) else eight(widths)
-    for place, (width, most) in enumerate(zip(config, big.config, strict=True)):
-        checks.whole(f"width {place}", width, 1)
-        if width > most:
-            raise ValueError(
-                f"width {place} must be at most {most}, as in the network; got {width}"
-            )
+    config = check_config((widths,) * 8 if isinstance(widths, int) else eight(widths), big.config)
     small = ResNetGenerator(
         big.in_channels, big.out_channels, n_blocks=big.n_blocks, separable=big.separable,
         norm=big.norm, config=config, legacy=big.legacy, kernel_size=big.kernel_size,
