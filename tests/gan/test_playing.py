@@ -58,6 +58,7 @@ def test_halving_and_constant_policies():
         ({"lr_discriminator": -1.0}, "lr_discriminator must be"),
         ({"betas": (0.5, 1.0)}, "betas must be below 1"),
         ({"betas": (0.5,)}, "betas must be two"),
+        ({"betas": 0.5}, "betas must be two"),
         ({"policy": "cosine"}, "policy must be one of"),
         ({"load": 8, "crop": 9}, "crop must be at most load, 8; got 9"),
         ({"device": "tpu"}, "device must be one of"),

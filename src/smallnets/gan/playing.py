@@ -85,7 +85,7 @@ class GANTraining:
         checks.above("lr", self.lr, 0)
         if self.lr_discriminator is not None:
             checks.above("lr_discriminator", self.lr_discriminator, 0)
-        if len(self.betas) != 2:
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers; got {self.betas}")
         for beta in self.betas:
             if checks.between("every one of betas", beta, 0, 1) == 1:
