@@ -186,6 +186,8 @@ def test_two_styles(tmp_path):
     assert "G_style" not in even
     single = replace(game, student=network, space=None, features=gan.feature_maps(network, teacher))
     assert set(game_terms(single, data, 1)) == set(odd)
+    plain = replace(single, features=None, ask=gan.MUNITObjective(content=0))
+    assert set(game_terms(plain, data, 1)) == set(odd) - {"G_content"}
 
 
 def batch_of(data, step=0, seed=0):
@@ -331,6 +333,17 @@ def test_a_game_without_a_teacher_is_training_from_scratch(pairs):
     assert "G_recon" not in game_terms(game, pairs)
 
 
+def teacher_of_itself():
+    game = paired_game()
+    return replace(game, teacher=game.student)
+
+
+def test_a_teacher_that_no_term_needs_is_not_asked(pairs):
+    silent = nn.Module()  # which answers nothing
+    game = gan.Compression(resnet(), judge(6), silent, ask=gan.Objective(distill=0))
+    assert "G_recon" in game_terms(game, pairs)
+
+
 @pytest.mark.parametrize(
     ("make", "line"),
     [
@@ -347,7 +360,7 @@ def test_a_game_without_a_teacher_is_training_from_scratch(pairs):
             lambda: paired_game(ask=gan.Objective(reconstruction="perceptual")),
             "perceptual must be a PerceptualLoss",
         ),
-        (lambda: replace(paired_game(), teacher=supernet_of_its_own()), "teacher must not share"),
+        (teacher_of_itself, "teacher must not share"),
         (lambda: gan.Objective("wgan"), "mode must be one of hinge, lsgan, vanilla, wgangp; got"),
         (lambda: gan.Objective(recon=-1), "recon must be at least 0"),
         (
@@ -358,21 +371,17 @@ def test_a_game_without_a_teacher_is_training_from_scratch(pairs):
             lambda: gan.MUNITCompression(resnet(), judge(3), ask=gan.MUNITObjective(content=0)),
             "a MUNIT student needs a teacher",
         ),
+        (
+            lambda: gan.MUNITCompression(resnet(), judge(3), resnet(5), gan.KernelAlignment()),
+            "features of a MUNIT student must be FeatureMaps; got KernelAlignment",
+        ),
+        (lambda: gan.SPADEObjective(matching=-1), "matching must be at least 0"),
+        (lambda: gan.MUNITObjective(style=-1.0), "style must be at least 0"),
     ],
 )
 def test_games_that_lack_something_are_refused(make, line):
     with pytest.raises(ValueError, match=f"^{line}[^\n]*$"):
         make()
-
-
-SHARED = supernet()
-
-
-def supernet_of_its_own():
-    game = paired_game()
-    game.student.register_module("shared", SHARED)
-    raise_from = replace(game, teacher=SHARED)
-    return raise_from.teacher
 
 
 def test_steps_refuse_what_does_not_fit(pairs):

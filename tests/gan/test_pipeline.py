@@ -90,7 +90,7 @@ def test_images_alone_and_an_absolute_budget():
 
 def test_unpaired_domains_and_a_measure_of_ones_own():
     a, b = (as_translation(generator(), images(seed=seed)).a_train for seed in (0, 1))
-    data = Translation("own", a, b, a[:1], b[:1], paired=False)
+    data = Translation("own", a.repeat(2, 1, 1, 1), b, a[:1], b[:1], paired=False)
     seen = []
 
     def measure_of(target):

@@ -135,7 +135,10 @@ def scenes(
         ValueError: another kind, or a number out of range.
     """
     checks.one_of("kind", kind, KINDS)
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(f"size must be one number, or height and width; got {size}")
+    height, width = sides
     for name, number in (("train", train), ("test", test), ("height", height), ("width", width)):
         checks.whole(name, number, 1)
     checks.whole("seed", seed, 0)

@@ -133,8 +133,13 @@ class _Compression:
 
     def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
         flips = data.flips if training.flip is None else training.flip
-        if self.teacher is not None and training.remember and not training.changes_images:
-            self.answers.prepare(self.teacher, data, bool(flips), device)
+        teacher = self.asked()
+        if teacher is not None and training.remember and not training.changes_images:
+            self.answers.prepare(teacher, data, bool(flips), device)
+
+    def asked(self) -> nn.Module | None:
+        """The teacher, if a term needs its answers."""
+        return self.teacher
 
     def config(self, batch: Pictures) -> Config | None:
         """The configuration that learns in this step."""
@@ -150,6 +155,19 @@ class _Compression:
             if any(id(one) in mine for one in self.teacher.parameters()):
                 raise ValueError("teacher must not share parameters with the student; it does")
             self.teacher.eval().requires_grad_(False)
+
+    def _update_both(self, terms: Terms, optimizers: Mapping[str, Optimizer]) -> None:
+        """The discriminator's update, then the student's.
+
+        The student's gradient comes through the discriminator before its update, so one pass over
+        the student's images serves both losses.
+        """
+        for one in optimizers.values():
+            one.zero_grad()
+        terms["D"].backward(inputs=list(self.discriminator.parameters()), retain_graph=True)
+        terms["G"].backward(inputs=self._learned())
+        optimizers["D"].step()
+        optimizers["G"].step()
 
     def _learned(self) -> list[nn.Parameter]:
         parts = [self.student, *([] if self.features is None else [self.features])]
@@ -197,21 +215,21 @@ class Compression(_Compression):
             check_pairs(data)
         super().prepare(data, training, device)
 
+    def asked(self) -> nn.Module | None:
+        pseudo = not self.paired and self.ask.recon > 0
+        return self.teacher if self.ask.distill > 0 or pseudo else None
+
     def seen(self, a: Tensor, image: Tensor) -> Tensor:
         """What the discriminator is shown."""
         return torch.cat([a, image], dim=1) if self.paired else image
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
-        """Losses of both; then the discriminator's update, then the student's.
-
-        The student's gradient comes through the discriminator before its update, so one pass over
-        the student's images serves both losses.
-        """
-        ask, config = self.ask, self.config(batch)
+        """Losses of both; then the discriminator's update, then the student's."""
+        ask, config, teacher = self.ask, self.config(batch), self.asked()
         target, distance = batch.b if self.paired else None, None
         image, taps = answered(self.student, batch.a, config)
-        if self.teacher is not None and (ask.distill > 0 or (ask.recon > 0 and not self.paired)):
-            wanted, layers = self.answers(self.teacher, batch)
+        if teacher is not None:
+            wanted, layers = self.answers(teacher, batch)
             target = batch.b if self.paired else wanted
             if ask.distill > 0 and self.features is not None:
                 distance = self.features(taps, layers)[0]
@@ -225,12 +243,7 @@ class Compression(_Compression):
             judged |= {"D_penalty": more, "D": judged["D"] + more}
         terms = student_terms(answer, image, target, distance, ask, self.perceptual)
         terms = finite(judged | terms, batch.step)
-        for one in optimizers.values():
-            one.zero_grad()
-        terms["D"].backward(inputs=list(self.discriminator.parameters()), retain_graph=True)
-        terms["G"].backward(inputs=self._learned())
-        optimizers["D"].step()
-        optimizers["G"].step()
+        self._update_both(terms, optimizers)
         return terms
 
 
@@ -261,11 +274,14 @@ class SPADECompression(_Compression):
         check_pairs(data)
         super().prepare(data, training, device)
 
+    def asked(self) -> nn.Module | None:
+        return self.teacher if self.ask.distill > 0 else None
+
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
-        config, distance = self.config(batch), None
+        config, teacher, distance = self.config(batch), self.asked(), None
         image, taps = answered(self.student, batch.a, config)
-        if self.ask.distill > 0 and self.features is not None and self.teacher is not None:
-            distance = self.features(taps, self.answers(self.teacher, batch)[1])[0]
+        if teacher is not None and self.features is not None:
+            distance = self.features(taps, self.answers(teacher, batch)[1])[0]
 
         def again() -> Tensor:
             return answered(self.student, batch.a, config)[0]
@@ -350,7 +366,7 @@ class MUNITCompression(_Compression):
         ask: what is asked for.
 
     Raises:
-        ValueError: as `Compression`.
+        ValueError: as `Compression`, or anything but `FeatureMaps` for content codes.
     """
 
     ask: MUNITObjective = PUBLISHED_MUNIT
@@ -359,13 +375,15 @@ class MUNITCompression(_Compression):
         self._checked(self.ask.content)
         if self.teacher is None:
             raise ValueError("a MUNIT student needs a teacher; got None")
+        if not isinstance(self.features, FeatureMaps | None):
+            kind = type(self.features).__name__
+            raise ValueError(f"features of a MUNIT student must be FeatureMaps; got {kind}")
 
     def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
         """Nothing: the teacher's images depend on the styles of a step."""
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         assert self.teacher is not None
-        assert isinstance(self.features, FeatureMaps)
         config, teacher, student = self.config(batch), self.teacher, self.student
         own = (batch.b, config) if config is not None else (batch.b,)
         styles = None
@@ -382,18 +400,15 @@ class MUNITCompression(_Compression):
             styles = mine, style
         named = {} if config is None else {"config": config}
         image, taps = student(batch.a, style=mine, taps=True, **named)
-        content = self.features(taps, layers, absolute=True)[0]
+        content = None
+        if isinstance(self.features, FeatureMaps) and self.ask.content > 0:
+            content = self.features(taps, layers, absolute=True)[0]
         answer = self.discriminator(image)
         terms = munit_terms(answer, image, wanted, content, styles, self.ask)
         if self.space is not None:
             judged = discriminator_terms(answer, self.discriminator(batch.b), self.ask.mode, 1.0)
             terms = finite(judged | terms, batch.step)
-            for one in optimizers.values():
-                one.zero_grad()
-            terms["D"].backward(inputs=list(self.discriminator.parameters()), retain_graph=True)
-            terms["G"].backward(inputs=self._learned())
-            optimizers["D"].step()
-            optimizers["G"].step()
+            self._update_both(terms, optimizers)
             return terms
         optimizers["G"].zero_grad()
         finite(terms, batch.step)["G"].backward(inputs=self._learned())

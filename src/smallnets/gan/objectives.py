@@ -1,7 +1,7 @@
 """What students of all four families are asked for: weights, and terms with these weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor, nn
 
@@ -19,7 +19,21 @@ from smallnets.gan.playing import Terms
 
 
 @dataclass(frozen=True)
-class Objective:
+class _Weights:
+    """A mode of the adversarial loss; every number is a weight of at least 0."""
+
+    mode: str = "hinge"
+
+    def __post_init__(self) -> None:
+        checks.plain_fields(self)
+        checks.one_of("mode", self.mode, GAN_MODES)
+        for one in fields(self):
+            if one.type is float:
+                checks.at_least(one.name, getattr(self, one.name), 0)
+
+
+@dataclass(frozen=True)
+class Objective(_Weights):
     """What a student of the ResNet family is asked for; the defaults are those of edges2shoes.
 
     Attributes:
@@ -32,7 +46,6 @@ class Objective:
         ValueError: a field is out of range.
     """
 
-    mode: str = "hinge"
     reconstruction: str = "l1"
     gan: float = 1.0
     recon: float = 100.0
@@ -40,11 +53,8 @@ class Objective:
     penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
+        super().__post_init__()
         checks.one_of("reconstruction", self.reconstruction, RECONSTRUCTIONS)
-        for name in ("gan", "recon", "distill", "penalty"):
-            checks.at_least(name, getattr(self, name), 0)
 
 
 PUBLISHED: dict[str, Objective] = {
@@ -57,27 +67,20 @@ PUBLISHED_PAIRS = PUBLISHED["edges2shoes"]
 
 
 @dataclass(frozen=True)
-class SPADEObjective:
+class SPADEObjective(_Weights):
     """What a GauGAN student is asked for, as published; there is no reconstruction term."""
 
-    mode: str = "hinge"
     gan: float = 1.0
     matching: float = 10.0
     perceptual: float = 10.0
     distill: float = 10.0
-
-    def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
-        for name in ("gan", "matching", "perceptual", "distill"):
-            checks.at_least(name, getattr(self, name), 0)
 
 
 PUBLISHED_SPADE = SPADEObjective()
 
 
 @dataclass(frozen=True)
-class MUNITObjective:
+class MUNITObjective(_Weights):
     """What a MUNIT student is asked for, as published."""
 
     mode: str = "lsgan"
@@ -85,12 +88,6 @@ class MUNITObjective:
     image: float = 10.0
     content: float = 1.0
     style: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks.plain_fields(self)
-        checks.one_of("mode", self.mode, GAN_MODES)
-        for name in ("gan", "image", "content", "style"):
-            checks.at_least(name, getattr(self, name), 0)
 
 
 PUBLISHED_MUNIT = MUNITObjective()
@@ -158,7 +155,7 @@ def munit_terms(
     answer: Answer,
     image: Tensor,
     teacher_image: Tensor,
-    content: Tensor,
+    content: Tensor | None,
     styles: tuple[Tensor, Tensor] | None,
     ask: MUNITObjective,
 ) -> Terms:
@@ -167,15 +164,17 @@ def munit_terms(
     Args:
         answer: of the discriminator to `image`.
         image, teacher_image: of both generators.
-        content: the distance of the content codes, through the learned map.
+        content: the distance of the content codes, through the learned map; None where its weight
+            is 0.
         styles: codes of the student and of the teacher, in steps with a style from an image.
         ask: weights.
     """
     terms = {
         "G_gan": ask.gan * generator_loss(answer, ask.mode),
         "G_image": ask.image * reconstruction_loss(image, teacher_image.detach()),
-        "G_content": ask.content * content,
     }
+    if content is not None and ask.content > 0:
+        terms["G_content"] = ask.content * content
     if styles is not None:
         terms["G_style"] = ask.style * reconstruction_loss(styles[0], styles[1].detach())
     return terms | {"G": _sum(terms)}

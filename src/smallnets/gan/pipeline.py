@@ -22,9 +22,7 @@ from smallnets.gan.networks import Cost, PatchDiscriminator, initialise
 from smallnets.gan.networks.general import GeneralSupernet, Widths
 from smallnets.gan.networks.general import supernet as general_supernet
 from smallnets.gan.networks.tapped import Tapped
-from smallnets.gan.objectives import (
-    Objective,
-)
+from smallnets.gan.objectives import PUBLISHED, Objective
 from smallnets.gan.playing import GANTraining
 from smallnets.gan.scores import Distance, Measure, calibration_batches, score_of, translated
 from smallnets.gan.search import PUBLISHED_EVOLUTION, Evolution, SearchResult
@@ -139,7 +137,8 @@ def compress(
             f"budget must be at least {getattr(smallest, cost)}, the cost of the smallest "
             f"configuration; got {allowed:g}"
         )
-    chosen = images.held_out(max(1, min(HELD_OUT, len(images.a_train) // 5)), seed)
+    fewest = min(len(images.a_train), len(images.b_train))
+    chosen = images.held_out(max(1, min(HELD_OUT, fewest // 5)), seed)
     teacher = Tapped(copy.deepcopy(generator).eval(), taps)
     features, judge = _learners(wide, teacher, images, example, discriminator, bool(taps), seed)
     game = Compression(
@@ -246,7 +245,7 @@ def _made(generator: nn.Module, inputs: Tensor) -> Tensor:
 
 def _usual(paired: bool, tapped: bool) -> Objective:
     """The published weights for pairs (edges to shoes) or without (horse to zebra)."""
-    ask = Objective() if paired else Objective("lsgan", recon=10.0, distill=0.01)
+    ask = PUBLISHED["edges2shoes" if paired else "horse2zebra"]
     return ask if tapped else replace(ask, distill=0.0)
 
 

@@ -85,7 +85,7 @@ class GANTraining:
         checks.above("lr", self.lr, 0)
         if self.lr_discriminator is not None:
             checks.above("lr_discriminator", self.lr_discriminator, 0)
-        if len(self.betas) != 2:
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers; got {self.betas}")
         for beta in self.betas:
             if checks.between("every one of betas", beta, 0, 1) == 1:
@@ -345,9 +345,11 @@ def batches_of(
         mine = slice(place * size, (place + 1) * size)
         which = order_a[mine]
         a, b = data.a_train[which], data.b_train[order_b[mine]]
-        sides = (a, b) if data.paired else None
-        if sides is not None:
-            (a, b), mirrored = _seen(sides, training, flip, draw)
+        if training.load is not None:
+            a = _resized(a, training.load, whole=data.one_hot)
+            b = _resized(b, training.load)
+        if data.paired:
+            (a, b), mirrored = _seen((a, b), training, flip, draw)
         else:
             (a,), mirrored = _seen((a,), training, flip, draw)
             (b,), _ = _seen((b,), training, flip, draw)
@@ -359,10 +361,8 @@ def batches_of(
 def _seen(
     images: tuple[Tensor, ...], training: GANTraining, flip: bool, draw: torch.Generator
 ) -> tuple[list[Tensor], Tensor]:
-    """Images (n, c, h, w) that belong together, enlarged, cropped and mirrored alike."""
+    """Images (n, c, h, w) that belong together, cropped and mirrored alike."""
     found = list(images)
-    if training.load is not None:
-        found = [_resized(one, training.load) for one in found]
     if training.crop is not None:
         height, width = found[0].shape[2:]
         if training.crop > min(height, width):
@@ -381,9 +381,9 @@ def _seen(
     return found, mirrored
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
-    """uint8 images at another size; label maps keep their whole numbers."""
-    if int(images.max()) <= 1:
+def _resized(images: Tensor, side: int, whole: bool = False) -> Tensor:
+    """uint8 images at another size, square; `whole`: one-hot maps, which stay 0 and 1."""
+    if whole:
         return F.interpolate(images, (side, side), mode="nearest")
     larger = F.interpolate(images.float(), (side, side), mode="bicubic", antialias=True)
     return larger.round().clamp(0, 255).to(torch.uint8)

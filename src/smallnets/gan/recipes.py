@@ -81,9 +81,17 @@ RECIPES = {
         PUBLISHED["cityscapes"], 128, 48, "resnet:channels-48", _epochs(200, 300),
         _epochs(100, 150), _epochs(100, 150), _epochs(100, 150),
     ),
+    "cityscapes fast": Recipe(
+        PUBLISHED["cityscapes"], 128, 64, "resnet:channels-64-pix2pix", _epochs(200, 300),
+        budget=5.7e9, search=Evolution(),
+    ),
     "map2sat full": Recipe(
         PUBLISHED["map2sat"], 128, 48, "resnet:channels-48", _epochs(200, 400),
         _epochs(100, 200), _epochs(100, 200), _epochs(100, 200),
+    ),
+    "map2sat fast": Recipe(
+        PUBLISHED["map2sat"], 128, 64, "resnet:channels-64-pix2pix", _epochs(200, 400),
+        fine_tuning=_epochs(100, 200), budget=4.6e9, search=Evolution(),
     ),
     "gaugan cityscapes full": Recipe(
         SPADEObjective(), 64, 48, "spade:channels-48", _spade(100, 100, 16),
