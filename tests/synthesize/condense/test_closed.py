@@ -148,6 +148,8 @@ def test_threads_take_classes_and_change_nothing(made):
             found.append((one, two))
             assert torch.get_num_threads() == threads
             assert in_threads(lambda k: k * k, range(5)) == [0, 1, 4, 9, 16]
+            for items in range(1), range(5):  # one thread to each, be it the only one
+                assert in_threads(lambda _: torch.get_num_threads(), items) == [1] * len(items)
             with pytest.raises(ZeroDivisionError):
                 in_threads(lambda k: 1 / k, range(5))
             assert torch.get_num_threads() == threads

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from smallnets.training.workers import threads
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -18,18 +20,13 @@ Found = TypeVar("Found")
 def in_threads(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
     """`work` of every item, in their order, in as many threads as torch may use on a processor.
 
-    In each of them torch has one thread, and works in its usual modes: gradients are on.
+    In each of them torch has one thread, for a single item as for many. Several of them work in
+    torch's usual modes: gradients are on.
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
-        return [work(item) for item in items]
-
-    def alone(item: Item) -> Found:
-        torch.set_num_threads(1)  # of this thread
-        return work(item)
-
-    try:
-        with ThreadPoolExecutor(min(threads, len(items))) as pool:
-            return list(pool.map(alone, items))
-    finally:
-        torch.set_num_threads(threads)
+    count = min(torch.get_num_threads(), len(items))
+    with threads(1):
+        if count < 2:
+            return [work(item) for item in items]
+        # OpenMP counts for every thread by itself, so each is told.
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
