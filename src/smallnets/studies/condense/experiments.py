@@ -234,8 +234,8 @@ def rank_networks(
         "accuracies": proxy -> one number a network; proxies are methods of small sets, "early
         stopping", which trains on the real images for as many steps, and "whole";
         "correlation" and "top": proxy -> Spearman's rank correlation with training on all images,
-        over all networks and over the best ones; "chosen": proxy -> accuracy of the network that it
-        puts first, trained on all images.
+        over all networks and over the best ones; "chosen": proxy -> accuracy, on the same held-out
+        images, of the network that it puts first, trained on all images.
     """
     judged = dataset.held_out(settings.held_out, seed)
     sets = {
