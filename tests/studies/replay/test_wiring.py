@@ -220,6 +220,15 @@ def test_rates_are_chosen_on_held_out_training_images(digits, quick, monkeypatch
             assert not as_bytes(task.test.x_test) & unseen
 
 
+def test_a_training_that_diverged_in_its_last_step_is_judged_too(digits, quick, first, monkeypatch):
+    network = r.grow_head(first, len(quick.new))
+    with torch.no_grad():
+        r.head_of(network).weight.fill_(torch.nan)
+    monkeypatch.setattr(choosing, "learn", lambda *_: network)
+    condition = study.Condition("near", "lwf")
+    assert study.judge(digits, quick, 0, condition, 3.0) == (0.0, 0.0)
+
+
 def test_the_best_rate_of_every_method_is_taken_and_others_are_as_settings_say(quick):
     settings = replace(quick, swept=("lwf",), rates=(0.1, 0.3, 1.0), chosen=(("near, mfgr", 0.4),))
     near = {"near, lwf, 0.1": [0.5, 0.1], "near, lwf, 0.3": [0.4, 0.4], "near, lwf, 1": [0.4, 0.4]}

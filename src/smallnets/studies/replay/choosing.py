@@ -45,12 +45,14 @@ def judge(
     rate: float,
     cache_dir: Path | None = None,
 ) -> tuple[float, float]:
-    """Accuracy of a condition at a rate on the held-out images, task-agnostic and task-aware."""
+    """Accuracy of a condition at a rate on the held-out images, task-agnostic and task-aware; 0 if
+    the training diverged, be it in its last step.
+    """
+    judged = scenario(dataset, settings, condition.scenario).choosing
     try:
-        network = learn(dataset, settings, seed, condition, rate, cache_dir)
+        found = r.evaluate(learn(dataset, settings, seed, condition, rate, cache_dir), judged)
     except r.DivergedError:
         return 0.0, 0.0
-    found = r.evaluate(network, scenario(dataset, settings, condition.scenario).choosing)
     return found.total, found.total_aware
 
 
