@@ -297,6 +297,3 @@ def test_what_is_drawn_has_the_shape_of_what_it_shows(digits, quick, rates, kept
     counts, names = study.confusion(digits, quick, 0, "near, lwf", rates, kept)
     assert int(counts.sum()) == 120
     assert names == list("0123456789")
-    where, names = study.plane(digits, quick, 0, 3, kept)
-    assert where.rows.shape == (3, 2)
-    assert names == ["0", "1", "2"]

@@ -88,14 +88,6 @@ def rate_of(condition: Condition, rates: Mapping[str, float], settings: Settings
     )
 
 
-def at_edge(rates: Mapping[str, float], settings: Settings) -> dict[str, bool]:
-    """Whether a swept condition's rate is the smallest or the largest that was tried, so that a
-    better one may lie beyond.
-    """
-    ends = (min(settings.rates), max(settings.rates))
-    return {name: rates[name] in ends for name in swept_conditions(settings)}
-
-
 def _mean(scores: float | Sequence[float]) -> float:
     values = [scores] if isinstance(scores, int | float) else list(scores)
     return sum(values) / len(values)
