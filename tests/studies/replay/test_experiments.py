@@ -201,6 +201,19 @@ def test_a_sequence_that_was_stopped_between_steps_goes_on(digits, quick, tmp_pa
     assert resumed.summary() == whole.summary()
 
 
+def test_sequences_that_only_begin_alike_share_no_steps(digits, quick, tmp_path):
+    first, other = (replace(quick, old=old, new=new) for old, new in (
+        ((0, 1, 2, 3, 4, 5), (6, 7, 8, 9)), ((0, 1, 2, 3, 9, 8), (7, 6, 5, 4)),
+    ))  # fmt: skip
+    kept = [
+        study.learn_in_order(digits, one, 0, None, "finetune", 0.1, tmp_path)
+        for one in (first, other)
+    ]
+    ends = [digest(one.steps[-1].model) for one in kept]
+    assert digest(kept[0].steps[0].model) == digest(kept[1].steps[0].model)
+    assert ends[0] != ends[1]
+
+
 def test_further_conditions_have_the_same_measures(digits, quick, rates, kept, monkeypatch):
     place = "smallnets.studies.replay.experiments"
     first = study.train_first(digits, quick, 0, kept).network
@@ -284,6 +297,3 @@ def test_what_is_drawn_has_the_shape_of_what_it_shows(digits, quick, rates, kept
     counts, names = study.confusion(digits, quick, 0, "near, lwf", rates, kept)
     assert int(counts.sum()) == 120
     assert names == list("0123456789")
-    where, names = study.plane(digits, quick, 0, 3, kept)
-    assert where.rows.shape == (3, 2)
-    assert names == ["0", "1", "2"]

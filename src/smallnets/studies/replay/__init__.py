@@ -1,6 +1,6 @@
 """Chapter 12: new classes near and far, and what keeps the old ones."""
 
-from smallnets.studies.replay.choosing import at_edge, best_rates, judge, rate_of, trial, try_rates
+from smallnets.studies.replay.choosing import best_rates, judge, rate_of, trial, try_rates
 from smallnets.studies.replay.conditions import (
     Condition,
     core_conditions,
@@ -23,7 +23,6 @@ from smallnets.studies.replay.experiments import (
     measure_orders,
     pairs,
     pictures,
-    plane,
     shown_images,
     train_side_by_side,
     train_the_others,
@@ -72,7 +71,6 @@ __all__ = [
     "Settings",
     "accuracies",
     "alike",
-    "at_edge",
     "best_rates",
     "by_class",
     "clouds",
@@ -99,7 +97,6 @@ __all__ = [
     "measure_orders",
     "pairs",
     "pictures",
-    "plane",
     "prepare",
     "rate_of",
     "scenario",

@@ -45,12 +45,14 @@ def judge(
     rate: float,
     cache_dir: Path | None = None,
 ) -> tuple[float, float]:
-    """Accuracy of a condition at a rate on the held-out images, task-agnostic and task-aware."""
+    """Accuracy of a condition at a rate on the held-out images, task-agnostic and task-aware; 0 if
+    the training diverged, be it in its last step.
+    """
+    judged = scenario(dataset, settings, condition.scenario).choosing
     try:
-        network = learn(dataset, settings, seed, condition, rate, cache_dir)
+        found = r.evaluate(learn(dataset, settings, seed, condition, rate, cache_dir), judged)
     except r.DivergedError:
         return 0.0, 0.0
-    found = r.evaluate(network, scenario(dataset, settings, condition.scenario).choosing)
     return found.total, found.total_aware
 
 
@@ -84,14 +86,6 @@ def rate_of(condition: Condition, rates: Mapping[str, float], settings: Settings
     return rates.get(
         condition.plain, rates.get(f"{condition.scenario}, mfgr", settings.training.lr)
     )
-
-
-def at_edge(rates: Mapping[str, float], settings: Settings) -> dict[str, bool]:
-    """Whether a swept condition's rate is the smallest or the largest that was tried, so that a
-    better one may lie beyond.
-    """
-    ends = (min(settings.rates), max(settings.rates))
-    return {name: rates[name] in ends for name in swept_conditions(settings)}
 
 
 def _mean(scores: float | Sequence[float]) -> float:

@@ -92,9 +92,15 @@ def train_the_others(
 
 
 def _longest_first(conditions: Mapping[str, Condition]) -> list[Condition]:
-    """So that no worker is left alone with the longest at the end."""
-    replays = {name: r.METHODS[one.method].replay != "none" for name, one in conditions.items()}
-    return sorted(conditions.values(), key=lambda one: not replays.get(one.plain, True))
+    """Those that see more than new images first, so that no worker is left alone with the longest
+    at the end.
+    """
+
+    def sees_new_ones_alone(one: Condition) -> bool:
+        method = r.METHODS[one.method]
+        return method.replay == "none" and not method.all_data
+
+    return sorted(conditions.values(), key=sees_new_ones_alone)
 
 
 def measure(
@@ -400,22 +406,6 @@ def confusion(
     return counts[order][:, order], [last.class_names[place] for place in order.tolist()]
 
 
-def plane(
-    dataset: Dataset,
-    settings: Settings,
-    seed: int,
-    count: int = 5,
-    cache_dir: Path | None = None,
-) -> tuple[r.HeadPlane, list[str]]:
-    """The paper's picture: head rows of the first `count` old classes and near new images, in the
-    plane in which the rows differ most; and the classes' names.
-    """
-    first = train_first(dataset, settings, seed, cache_dir).network
-    new = images_of(scenario(dataset, settings, NEAR).training[1], settings)
-    names = [dataset.class_names[one] for one in settings.old[:count]]
-    return r.head_plane(first, new, range(len(names))), names
-
-
 def pictures(
     dataset: Dataset,
     settings: Settings,
@@ -425,10 +415,10 @@ def pictures(
     cache_dir: Path | None = None,
 ) -> Tensor:
     """Images (count, ...) to be shown, uint8: of a generator of a name, or of `shown_images`."""
-    shown = shown_images(dataset, settings, seed, cache_dir)
-    images = shown.get(name)
-    if images is None:
+    if name in generators(settings):
         images = draw_images(dataset, settings, seed, name, cache_dir)
+    else:
+        images = shown_images(dataset, settings, seed, cache_dir)[name]
     own = scenario(dataset, settings, NEAR).training[0].train
     assert isinstance(own, Dataset)
     pixels = images[:count] * own.std.view(-1, 1, 1) + own.mean.view(-1, 1, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from smallnets.data import Dataset
+from smallnets.storage import content_key
 from smallnets.studies.networks import build_network
 from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.replay.conditions import DREAMT, Condition, generators
@@ -191,17 +192,17 @@ def learn_in_order(
         rate: highest learning rate of later steps.
     """
     tasks = sequence(dataset, settings, order)
-    own = tasks[0].train
-    assert isinstance(own, Dataset)
+    parts = [task.train for task in tasks if isinstance(task.train, Dataset)]
+    images = content_key(tasks=[part.key for part in parts])
     asks = inheriting(settings, Condition(NEAR, method), rate)
     return r.incremental_fit(
-        build_network(settings.network, own, seed),
+        build_network(settings.network, parts[0], seed),
         tasks,
         method,
         asks,
         seed=seed,
         cache_dir=cache_dir,
-        progress_dir=None if cache_dir is None else cache_dir / "steps" / own.key,
+        progress_dir=None if cache_dir is None else cache_dir / "steps" / images,
     )
 
 
@@ -211,8 +212,7 @@ def side_by_side(
     """Train and keep networks, as many at a time as there are cores. What is trained is kept on
     disk, and need not be sent to the process that waits for it.
     """
-    different = [dict(job) for place, job in enumerate(jobs) if job not in jobs[:place]]
-    calls = [{"train": partial(train, **common, **job)} for job in different]
+    calls = [{"train": partial(train, **common, **job)} for job in jobs]
     run_parallel(_train_only, calls, description=description)
 
 

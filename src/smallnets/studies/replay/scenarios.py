@@ -144,8 +144,8 @@ def sequence(dataset: Dataset, settings: Settings, order: int | None) -> list[r.
     classes = (*settings.old, *settings.new)
     order_of = r.class_order(len(classes), order)
     later = len(classes) // settings.steps
-    sizes = [len(classes) - later * (settings.steps - 1), *[later] * (settings.steps - 1)]
     checks.at_least("classes of a task in a sequence", later, 1)
+    sizes = r.group_sizes(len(classes), len(classes) - later * (settings.steps - 1), later)
     tasks = r.task_split(dataset, sizes, order=[classes[one] for one in order_of])
     return r.hold_out(tasks, settings.held_share).training
 
