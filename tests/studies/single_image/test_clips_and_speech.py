@@ -80,7 +80,7 @@ def own():
 def test_recordings_of_ones_own_are_divided_by_words(own, quick):
     speech = study.divided(own, quick)
     assert (speech.recordings.class_names, speech.others) == (("a", "b", "c"), ("d", "e"))
-    assert speech.real
+    assert speech.spoken
     assert int(speech.recordings.y_test.max()) == 2
     assert len(speech.recordings.y_train) == 24
     pitch = torch.fft.rfft(speech.clip[:4000]).abs().argmax() * 2.0

@@ -70,7 +70,7 @@ def test_everything_is_measured_of_every_student(measured, quick):
     assert sum(measured["by class"]["share"]) == pytest.approx(1)
     assert measured["alignment"].keys() == {"teacher", "twin"}
     assert 0 <= measured["inside"]["plane"] <= 1
-    assert measured["voices"] == {"real": 0.0}
+    assert measured["voices"] == {"spoken": 0.0}
     assert measured["clips"].keys() == {"teacher", "photograph", "untrained"}
     assert measured["speech"].keys() == {
         "teacher",

@@ -252,7 +252,7 @@ def measure(
         "by class": "share" of the patches, "accuracy" and "agreement", one number a class;
         "alignment": "teacher" and "twin" -> layer -> CKA with the student's;
         "inside": share of the test images inside the patches' hull, in the plane;
-        "clips", "speech": network -> accuracy; "voices": "real" -> whether people speak.
+        "clips", "speech": network -> accuracy; "voices": "spoken" -> whether it is speech.
     """
     teacher = train_teacher(dataset, settings, seed, TEACHER, cache_dir)
     found, trained = {}, {}
@@ -286,7 +286,7 @@ def measure(
         "inside": {"plane": inside(teacher.network, dataset, unseen)},
         "clips": measure_clips(dataset, settings, seed, source, cache_dir),
         "speech": measure_speech(speech, settings, seed, cache_dir),
-        "voices": {"real": float(speech.real)},
+        "voices": {"spoken": float(speech.spoken)},
     }
 
 

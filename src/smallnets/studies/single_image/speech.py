@@ -55,13 +55,14 @@ class Speech:
         recordings: of words, to train a teacher on and to test on.
         clip: float32 (samples,), of other words.
         others: the words of the clip, where they are known.
-        real: whether people speak in both.
+        spoken: whether words of a language are spoken in both, by people or by eSpeak NG; tones
+            are no speech.
     """
 
     recordings: Recordings
     clip: Tensor
     others: tuple[str, ...]
-    real: bool
+    spoken: bool
 
     @property
     def spectrogram(self) -> Spectrogram:
@@ -94,10 +95,10 @@ def open_speech(kind: str, settings: Settings, clip: str | None = None) -> Speec
     train, test = settings.recordings
     if kind == "synthetic":
         made = synthetic_recordings(train, test)
-        speech = Speech(made, synthetic_clip(settings.seconds), (), real=False)
+        speech = Speech(made, synthetic_clip(settings.seconds), (), spoken=False)
     elif kind == "spoken":
         made = spoken_recordings(train, test)
-        speech = Speech(made, spoken_clip(), (), real=False)
+        speech = Speech(made, spoken_clip(), (), spoken=True)
     elif isinstance(kind, str) and kind.startswith("npz:"):
         speech = divided(
             npz_recordings(kind.removeprefix("npz:")), settings, whole=clip is not None
@@ -143,7 +144,7 @@ def divided(recordings: Recordings, settings: Settings, *, whole: bool = False) 
         recordings, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test,
         class_names=names[:known],
     )  # fmt: skip
-    return Speech(words, clip, names[known:], real=True)
+    return Speech(words, clip, names[known:], spoken=True)
 
 
 def _known(x: Tensor, y: Tensor, known: int, most: int) -> tuple[Tensor, Tensor]:
