@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy
     import torch
 
-OF_DATA = ("dataset", "flips", "speech", "device", "precision")  # what evidence may be asked for
+# What evidence may be asked for: the data, and how the machine counts.
+OF_DATA = ("dataset", "flips", "old_classes", "speech", "train", "device", "precision")
 REFUSED = (
     "ValueError",
     "OSError",
