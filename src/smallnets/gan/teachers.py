@@ -6,6 +6,7 @@ Losses and order of updates are those of the official code (section 3.2). Each i
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,19 @@ from smallnets.gan.playing import (
 
 
 class _Teacher:
-    """A game without anything fixed, remembered or prepared."""
+    """A game of networks that make images and of networks that judge them, with nothing fixed,
+    remembered or prepared.
+    """
+
+    makers: ClassVar[tuple[str, ...]]
+    judges: ClassVar[tuple[str, ...]]
+
+    def trained(self) -> dict[str, nn.Module]:
+        return {name: getattr(self, name) for name in (*self.makers, *self.judges)}
+
+    def optimizers(self, training: GANTraining) -> dict[str, Optimizer]:
+        makers, judges = ([getattr(self, n) for n in side] for side in (self.makers, self.judges))
+        return {"G": training.adam(*makers), "D": training.adam(*judges, discriminator=True)}
 
     def fixed(self) -> list[nn.Module]:
         return []
@@ -42,6 +55,21 @@ class _Teacher:
 
     def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
         """Nothing is computed before."""
+
+
+@dataclass(frozen=True, eq=False)
+class _TeacherOfPairs(_Teacher):
+    """One generator and one discriminator, which takes the channels of both domains."""
+
+    makers = ("generator",)
+    judges = ("discriminator",)
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
+        """ValueError if there are no pairs."""
+        check_pairs(data)
 
 
 def _update(optimizer: Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:
@@ -55,7 +83,7 @@ def _parameters(*networks: nn.Module) -> list[nn.Parameter]:
 
 
 @dataclass(frozen=True, eq=False)
-class Pix2PixTeacher(_Teacher):
+class Pix2PixTeacher(_TeacherOfPairs):
     """Pairs: an adversarial loss on inputs and images together, and the distance to the truth.
 
     The discriminator is updated first; the generator then meets the new one. Without a
@@ -70,8 +98,6 @@ class Pix2PixTeacher(_Teacher):
         perceptual: for that kind.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
     mode: str = "hinge"
     gan: float = 1.0
     recon: float = 100.0
@@ -83,21 +109,8 @@ class Pix2PixTeacher(_Teacher):
         checks.at_least("gan", self.gan, 0)
         checks.at_least("recon", self.recon, 0)
 
-    def trained(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
-
     def fixed(self) -> list[nn.Module]:
         return [] if self.perceptual is None else [self.perceptual]
-
-    def optimizers(self, training: GANTraining) -> dict[str, Optimizer]:
-        return {
-            "G": training.adam(self.generator),
-            "D": training.adam(self.discriminator, discriminator=True),
-        }
-
-    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
-        """ValueError if there are no pairs."""
-        check_pairs(data)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         image = self.generator(batch.a)
@@ -133,6 +146,9 @@ class CycleGANTeacher(_Teacher):
         pool: images that each pool holds.
     """
 
+    makers = ("forth", "back")
+    judges = ("judge_a", "judge_b")
+
     forth: nn.Module
     back: nn.Module
     judge_a: nn.Module
@@ -149,22 +165,8 @@ class CycleGANTeacher(_Teacher):
         checks.at_least("identity", self.identity, 0)
         self.pools.update(a=ImagePool(self.pool), b=ImagePool(self.pool))
 
-    def trained(self) -> dict[str, nn.Module]:
-        return {
-            "forth": self.forth,
-            "back": self.back,
-            "judge_a": self.judge_a,
-            "judge_b": self.judge_b,
-        }
-
     def memory(self) -> dict[str, ImagePool]:
         return self.pools
-
-    def optimizers(self, training: GANTraining) -> dict[str, Optimizer]:
-        return {
-            "G": training.adam(self.forth, self.back),
-            "D": training.adam(self.judge_a, self.judge_b, discriminator=True),
-        }
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         a, b = batch.a, batch.b
@@ -182,22 +184,15 @@ class CycleGANTeacher(_Teacher):
         terms["G"] = sum(terms.values())  # type: ignore[assignment]
         finite(terms, batch.step)
         _update(optimizers["G"], terms["G"], _parameters(self.forth, self.back))
-        judged: Terms = {}
-        for name, judge, fake, real in (
-            ("a", self.judge_a, fake_a, a),
-            ("b", self.judge_b, fake_b, b),
-        ):
-            old = self.pools[name](fake, batch.draw)
-            found = discriminator_terms(judge(old), judge(real), self.mode)
-            judged |= {f"{key}_{name}": value for key, value in found.items()}
-        finite(judged, batch.step)
-        loss = judged["D_a"] + judged["D_b"]
-        _update(optimizers["D"], loss, _parameters(self.judge_a, self.judge_b))
+        old_a, old_b = (
+            self.pools[name](fake, batch.draw) for name, fake in (("a", fake_a), ("b", fake_b))
+        )
+        judged = _judge_both(self, old_a, old_b, batch, optimizers["D"], share=0.5)
         return terms | judged
 
 
 @dataclass(frozen=True, eq=False)
-class GauGANTeacher(_Teacher):
+class GauGANTeacher(_TeacherOfPairs):
     """Label maps to pictures: hinge, feature matching and perceptual loss (Park et al., 2019).
 
     Attributes:
@@ -209,29 +204,14 @@ class GauGANTeacher(_Teacher):
         ValueError: no perceptual loss where its weight is above 0.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
     ask: SPADEObjective = PUBLISHED_SPADE
     perceptual: nn.Module | None = None
 
     def __post_init__(self) -> None:
         check_perceptual(self.ask, self.perceptual)
 
-    def trained(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
-
     def fixed(self) -> list[nn.Module]:
         return [] if self.perceptual is None else [self.perceptual]
-
-    def optimizers(self, training: GANTraining) -> dict[str, Optimizer]:
-        return {
-            "G": training.adam(self.generator),
-            "D": training.adam(self.discriminator, discriminator=True),
-        }
-
-    def prepare(self, data: Translation, training: GANTraining, device: torch.device) -> None:
-        """ValueError if there are no pairs."""
-        check_pairs(data)
 
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         return spade_step(
@@ -255,6 +235,9 @@ class MUNITTeacher(_Teacher):
             errors of reconstructed images, styles and contents.
     """
 
+    makers = ("of_a", "of_b")
+    judges = ("judge_a", "judge_b")
+
     of_a: nn.Module
     of_b: nn.Module
     judge_a: nn.Module
@@ -270,20 +253,6 @@ class MUNITTeacher(_Teacher):
         for name in ("gan", "image", "style", "content"):
             checks.at_least(name, getattr(self, name), 0)
 
-    def trained(self) -> dict[str, nn.Module]:
-        return {
-            "of_a": self.of_a,
-            "of_b": self.of_b,
-            "judge_a": self.judge_a,
-            "judge_b": self.judge_b,
-        }
-
-    def optimizers(self, training: GANTraining) -> dict[str, Optimizer]:
-        return {
-            "G": training.adam(self.of_a, self.of_b),
-            "D": training.adam(self.judge_a, self.judge_b, discriminator=True),
-        }
-
     def step(self, batch: Pictures, optimizers: Mapping[str, Optimizer]) -> Terms:
         a, b = batch.a, batch.b
 
@@ -296,16 +265,9 @@ class MUNITTeacher(_Teacher):
         content_b, own_b = self.of_b.encode(b)
         fake_a = self.of_a.decode(content_b, style_a)
         fake_b = self.of_b.decode(content_a, style_b)
-        judged: Terms = {}
-        for name, judge, fake, real in (
-            ("a", self.judge_a, fake_a, a),
-            ("b", self.judge_b, fake_b, b),
-        ):
-            found = discriminator_terms(judge(fake.detach()), judge(real), self.mode, 1.0)
-            judged |= {f"{key}_{name}": value for key, value in found.items()}
-        finite(judged, batch.step)
-        loss = judged["D_a"] + judged["D_b"]
-        _update(optimizers["D"], loss, _parameters(self.judge_a, self.judge_b))
+        judged = _judge_both(
+            self, fake_a.detach(), fake_b.detach(), batch, optimizers["D"], share=1.0
+        )
 
         again_b, back_style_a = self.of_a.encode(fake_a)
         again_a, back_style_b = self.of_b.encode(fake_b)
@@ -323,3 +285,27 @@ class MUNITTeacher(_Teacher):
         finite(terms, batch.step)
         _update(optimizers["G"], terms["G"], _parameters(self.of_a, self.of_b))
         return judged | terms
+
+
+def _judge_both(
+    teacher: CycleGANTeacher | MUNITTeacher,
+    fake_a: Tensor,
+    fake_b: Tensor,
+    batch: Pictures,
+    optimizer: Optimizer,
+    share: float,
+) -> Terms:
+    """Update the discriminators of both domains, with images that carry no gradient; the terms
+    before.
+    """
+    judged: Terms = {}
+    for name, judge, fake, real in (
+        ("a", teacher.judge_a, fake_a, batch.a),
+        ("b", teacher.judge_b, fake_b, batch.b),
+    ):
+        found = discriminator_terms(judge(fake), judge(real), teacher.mode, share)
+        judged |= {f"{key}_{name}": value for key, value in found.items()}
+    finite(judged, batch.step)
+    loss = judged["D_a"] + judged["D_b"]
+    _update(optimizer, loss, _parameters(teacher.judge_a, teacher.judge_b))
+    return judged
