@@ -24,8 +24,12 @@ ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "book" / "results").glob("*-evidence.json"))
 
 
-def claims_of(cells, measured):
-    """The claims of a chapter's cells, made of measurements; and the settings that they saw."""
+def claims_of(cells, measured, dataset):
+    """The claims of a chapter's cells, made of measurements of a data set; and the chapter's study.
+
+    They may see the images and the settings of the run; those of a file, which is not here, are
+    stood for by glyphs.
+    """
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     sources = ["".join(cell["source"]) for cell in code]
     names = {"measured": measured}
@@ -35,7 +39,8 @@ def claims_of(cells, measured):
             kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
             exec(compile(ast.Module(kept, []), "imports", "exec"), names)
     if "study" in names:
-        names["settings"] = names["study"].prepare("glyphs10", "evidence")[1]
+        known = dataset if dataset in data.names() else "glyphs10"
+        names["images"], names["settings"] = names["study"].prepare(known, "evidence")[:2]
     for source, cell in zip(sources, code, strict=True):
         if "claims" in cell["metadata"].get("tags", []):
             exec(source, names)
@@ -44,7 +49,7 @@ def claims_of(cells, measured):
 
 def faults(record, cells):
     """What is wrong with evidence: how it differs from what its chapter says today."""
-    claims, study = claims_of(cells, record["measurements"])
+    claims, study = claims_of(cells, record["measurements"], record["dataset"])
     found = [] if definitions(claims) == record["definitions"] else ["claims"]
     if study and record["dataset"] in data.names():
         settings = study.prepare(record["dataset"], "evidence")[1]
