@@ -25,9 +25,9 @@ RECORDS = sorted((ROOT / "book" / "results").glob("*-evidence.json"))
 
 
 def claims_of(cells, measured, dataset):
-    """The claims of a chapter's cells, made of measurements of a data set; and the chapter's study.
+    """The claims of a chapter's cells, made of measurements of a data set; and the settings.
 
-    They may see the images and the settings of the run; those of a file, which is not here, are
+    Claims may see the images and the settings of the run; those of a file, which is not here, are
     stood for by glyphs.
     """
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -44,15 +44,14 @@ def claims_of(cells, measured, dataset):
     for source, cell in zip(sources, code, strict=True):
         if "claims" in cell["metadata"].get("tags", []):
             exec(source, names)
-    return names["claims"], names.get("study")
+    return names["claims"], names.get("settings")
 
 
 def faults(record, cells):
     """What is wrong with evidence: how it differs from what its chapter says today."""
-    claims, study = claims_of(cells, record["measurements"], record["dataset"])
+    claims, settings = claims_of(cells, record["measurements"], record["dataset"])
     found = [] if definitions(claims) == record["definitions"] else ["claims"]
-    if study and record["dataset"] in data.names():
-        settings = study.prepare(record["dataset"], "evidence")[1]
+    if settings and record["dataset"] in data.names():
         found = changed(Evidence(record), claims, settings)
     rows = plainly(judge(claims))
     said, follow = ([(r["claim"], r["verdict"]) for r in one] for one in (record["claims"], rows))
