@@ -70,6 +70,16 @@ def test_stored_evidence_is_that_of_the_claims_and_settings_of_today():
     assert not any(wrong.values()), wrong
 
 
+def test_a_chapter_claims_what_its_evidence_judged():
+    """Else the chapter would say, above its verdicts, that its claims have changed since."""
+    for path in RECORDS:
+        judged = json.loads(path.read_text())
+        notebook = ROOT / "chapters" / chapter(judged["chapter"]).notebook
+        shown = json.loads(notebook.with_suffix(".record.json").read_text())
+        if shown["dataset"] == judged["dataset"]:
+            assert shown["definitions"] == judged["definitions"], path.name
+
+
 MADE = """
 claims = [
     book.Claim(
