@@ -1,6 +1,7 @@
 """The measurements: each is what it says, the same twice, and complete."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from smallnets.training.checkpoint import weights_digest
 
 ACCURACIES = {
     "accuracy", "accuracy, task known", "old", "old, task known", "new", "new, task known", "rate",
+    "diverged",
 }  # fmt: skip
 DESCRIBED = {
     "confidence", "spread", "bn distance", "classes hit", "shipped variation", "true variation",
@@ -109,6 +111,7 @@ def test_what_cannot_be_run_is_refused(arguments, message):
     [
         ({"scenario": "nearby"}, "scenario must be one of near, far; got 'nearby'"),
         ({"method": "mgr"}, "method must be one of mfgr, .*; got 'mgr'"),
+        ({"like": "lvf"}, "like must be one of mfgr, .*; got 'lvf'"),
         ({"replay_factor": 0}, "replay_factor must be greater than 0; got 0"),
     ],
 )
@@ -218,7 +221,7 @@ def test_further_conditions_have_the_same_measures(digits, quick, rates, kept, m
     place = "smallnets.studies.replay.experiments"
     first = study.train_first(digits, quick, 0, kept).network
     grown, asked = r.grow_head(first, len(quick.new)), []
-    monkeypatch.setattr(f"{place}.learn", lambda *given: asked.append(given[3:5]) or grown)
+    monkeypatch.setattr(f"{place}.learn_or_guess", lambda *given: asked.append(given[3:5]) or grown)
     found = study.measure_further(digits, quick, 0, rates, kept)
     assert set(found) == ACCURACIES | DESCRIBED
     further = study.further_conditions(quick)
@@ -232,10 +235,12 @@ def test_further_conditions_have_the_same_measures(digits, quick, rates, kept, m
 def test_every_order_is_measured_with_every_average(digits, quick, rates, monkeypatch):
     result = SimpleResult()
     monkeypatch.setattr(
-        "smallnets.studies.replay.experiments.learn_in_order", lambda *given: result.of(given)
+        "smallnets.studies.replay.experiments.learn_in_order_or_guess",
+        lambda *given: result.of(given),
     )
     found = study.measure_orders(digits, quick, 0, rates)
-    assert set(found) == {"last accuracy, agnostic", "forgetting, aware"}
+    assert set(found) == {"last accuracy, agnostic", "forgetting, aware", "diverged"}
+    assert set(found["diverged"].values()) == {0.0}
     names = {f"{order}, {method}" for order in ("fixed order", "order 0")
              for method in ("finetune", "lwf", "mfgr", "noise_replay", "joint")}  # fmt: skip
     assert set(found["forgetting, aware"]) == names
@@ -246,6 +251,7 @@ def test_every_order_is_measured_with_every_average(digits, quick, rates, monkey
 class SimpleResult:
     def __init__(self):
         self.asked = []
+        self.steps = [SimpleNamespace(model=None)]
 
     def of(self, given):
         self.asked.append(given)
@@ -253,6 +259,59 @@ class SimpleResult:
 
     def summary(self):
         return {"last accuracy, agnostic": 0.5, "forgetting, aware": 0.1}
+
+
+@pytest.fixture
+def diverges(monkeypatch):
+    """Every step after the first diverges, as with a rate that is far too high."""
+    real = r.incremental.learn_task
+
+    def step(*given, step, **others):
+        if step == 0:
+            return real(*given, step=step, **others)
+        raise r.DivergedError("logits must be finite")
+
+    monkeypatch.setattr(learners.r, "learn_task", step)
+    monkeypatch.setattr(r.incremental, "learn_task", step)
+
+
+def test_a_seed_in_which_a_rate_diverges_guesses_and_says_so(digits, quick, rates, kept, diverges):
+    found = study.measure(digits, quick, 0, rates, kept)
+    assert set(found) == ACCURACIES | DESCRIBED | LOOKED
+    assert set(found["diverged"].values()) == {1.0}
+    old, classes = len(quick.old), len(quick.old) + len(quick.new)
+    for measure, chance in (("accuracy", 1 / classes), ("old, task known", 1 / old)):
+        assert all(abs(one - chance) < 0.15 for one in found[measure].values())
+    first = study.train_first(digits, quick, 0, kept).network
+    known = study.scenario(digits, quick, study.NEAR).training[:1]
+    assert found["before"]["old"] == r.evaluate(first, known).total  # the first one is as it was
+    assert found == study.measure(digits, quick, 0, rates, kept)
+    further = study.measure_further(digits, quick, 0, rates, kept)
+    assert set(further["diverged"].values()) == {1.0}
+    counts, _ = study.confusion(digits, quick, 0, "near, lwf", rates, kept)
+    assert int((counts.sum(0) > 0).sum()) == classes  # any class may be answered
+
+
+def test_a_diverged_job_stops_no_other(digits, quick, rates, kept, diverges, monkeypatch):
+    monkeypatch.setattr(learners, "run_parallel", in_this_process)
+    study.train_side_by_side(digits, replace(quick, rates=(0.1,)), 0, kept)
+    study.train_the_others(digits, quick, 0, rates, kept)
+
+
+def test_a_network_with_weights_that_are_not_finite_guesses(digits, quick, kept, monkeypatch):
+    network = r.grow_head(study.train_first(digits, quick, 0, kept).network, len(quick.new))
+    condition = study.Condition("near", "lwf")
+    monkeypatch.setattr(learners, "learn", lambda *_: network)
+    assert learners.learn_or_guess(digits, quick, 0, condition, 0.1) is network
+    with torch.no_grad():
+        r.head_of(network).weight.fill_(torch.nan)
+    assert learners.diverged(learners.learn_or_guess(digits, quick, 0, condition, 0.1)) == 1
+
+
+def test_a_sequence_that_diverges_guesses_and_says_so(digits, quick, rates, kept, diverges):
+    found = study.measure_orders(digits, quick, 0, rates, kept)
+    assert set(found["diverged"].values()) == {1.0}
+    assert all(0 < one < 0.25 for one in found["last accuracy, agnostic"].values())
 
 
 def test_images_are_described_by_what_they_are(digits, quick, kept):

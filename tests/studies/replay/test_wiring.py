@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from smallnets.data import Dataset, load
+from smallnets.data import Augmentation, Dataset, load
 from smallnets.studies import replay as study
 from smallnets.studies.networks import build_network
 from smallnets.studies.replay import choosing, learners, scenarios
@@ -127,6 +127,33 @@ def test_a_condition_is_learned_as_it_is_called(name, digits, quick, asked, befo
     assert found.settings.replay_batch == count
 
 
+def test_digits_are_never_mirrored(digits, quick, asked):
+    view = Augmentation(crop=1, flip=True)
+    settings = replace(quick, training=replace(quick.training, augmentation=view))
+    for far, scene, flip in (
+        ("digits", "far", False), ("digits", "near", True), ("photographs", "far", True),
+    ):  # fmt: skip
+        found = asked(digits, replace(settings, far=far), study.Condition(scene, "joint"))
+        assert found.settings.training.view == replace(view, flip=flip)
+
+
+def test_what_replay_does_to_knowledge_is_asked_at_the_rate_of_lwf(quick):
+    settings = replace(quick, thorough=True)
+    core = study.core_conditions(settings)
+    even = {name: one for name, one in core.items() if name.endswith(", rate of lwf")}
+    assert set(even) == {
+        f"{name}, rate of lwf" for name in ("near, mfgr", "far, mfgr", "far, noise_replay")
+    }
+    rates = {one.plain: number for number, one in enumerate(core.values(), start=1)}
+    for name, one in even.items():
+        scene, method, _ = name.split(", ")
+        assert (one.scenario, one.method) == (scene, method)
+        rate = study.rate_of(one, rates, settings)
+        assert rate == study.rate_of(core[f"{scene}, lwf"], rates, settings)
+        assert rate != study.rate_of(core[f"{scene}, {method}"], rates, settings)
+    assert not set(even) & set(study.swept_conditions(replace(settings, swept=r.METHODS)))
+
+
 def test_generators_differ_in_what_they_are_called():
     settings = study.PRESETS["evidence"]
     made = study.generators(settings)
@@ -239,6 +266,25 @@ def test_the_best_rate_of_every_method_is_taken_and_others_are_as_settings_say(q
     variant = study.Condition("near", "mfgr", "no BN")
     assert study.rate_of(variant, rates, settings) == 0.4
     assert study.rate_of(study.Condition("near", "gnce"), rates, settings) == 0.4
+
+
+def test_methods_that_hold_on_to_weights_may_learn_as_little_as_is_good(digits, quick, monkeypatch):
+    settings = replace(
+        quick, thorough=True, swept=("lwf", "ewc", "mas"), rates=(0.1, 0.3), lower=(0.001, 0.01)
+    )
+    monkeypatch.setattr(choosing, "learn", lambda *given: given[4])
+    monkeypatch.setattr(
+        choosing.r, "evaluate", lambda rate, _: SimpleNamespace(total=1 - rate, total_aware=1.0)
+    )
+    tried = study.try_rates(digits, settings, 0)
+    for scene in study.SCENARIOS:
+        for method, count in (("lwf", 2), ("ewc", 4), ("mas", 4)):
+            known = [one for one in tried["held out"] if one.startswith(f"{scene}, {method}, ")]
+            assert len(known) == count
+    rates = study.best_rates(tried, settings)
+    assert (rates["near, lwf"], rates["near, ewc"], rates["far, mas"]) == (0.1, 0.001, 0.001)
+    with pytest.raises(ValueError, match=r"lower must be between 0 and 0\.1; got 0\.2"):
+        replace(settings, lower=(0.2,))
 
 
 def test_batches_and_heads_grow_independently_of_each_other(digits, quick, before, monkeypatch):

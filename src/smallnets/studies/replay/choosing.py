@@ -31,7 +31,7 @@ def try_rates(
     """
     found: Tried = {HELD_OUT: {}, KNOWN: {}}
     for name, condition in swept_conditions(settings).items():
-        for rate in settings.rates:
+        for rate in candidates(condition, settings):
             judged = judge(dataset, settings, seed, condition, rate, cache_dir)
             found[HELD_OUT][trial(name, rate)], found[KNOWN][trial(name, rate)] = judged
     return found
@@ -56,6 +56,12 @@ def judge(
     return found.total, found.total_aware
 
 
+def candidates(condition: Condition, settings: Settings) -> tuple[float, ...]:
+    """The rates that are tried for a condition, see `Settings.lower`."""
+    holds = r.METHODS[condition.method].penalty != "none"
+    return (*settings.lower, *settings.rates) if holds else settings.rates
+
+
 def trial(name: str, rate: float) -> str:
     """What a condition at a rate is called."""
     return f"{name}, {rate:g}"
@@ -74,8 +80,11 @@ def best_rates(
         settings: of the study.
     """
     chosen = dict(settings.chosen)
-    for name in swept_conditions(settings):
-        scores = {rate: _mean(tried[HELD_OUT][trial(name, rate)]) for rate in settings.rates}
+    for name, condition in swept_conditions(settings).items():
+        scores = {
+            rate: _mean(tried[HELD_OUT][trial(name, rate)])
+            for rate in candidates(condition, settings)
+        }
         chosen[name] = max(scores, key=lambda rate: (scores[rate], -rate))
     plain = {one.plain for one in core_conditions(settings).values()}
     return {name: chosen.get(name, settings.training.lr) for name in sorted(plain)}

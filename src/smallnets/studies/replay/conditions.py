@@ -8,6 +8,7 @@ from smallnets.studies.replay.scenarios import FAR, NEAR, SCENARIOS
 from smallnets.synthesize import replay as r
 
 SHIPPED, NO_BN, DREAMT = "shipped", "no BN", "abd"
+AT_RATE_OF_LWF = "rate of lwf"
 TRUE, NEITHER = "true variation", "no BN, true variation"
 
 
@@ -21,6 +22,7 @@ class Condition:
         generator: a name of `generators`; used by methods that replay generated images.
         replay_factor: factor of the number of replayed images.
         joint_pass, freeze_bn: see `IncrementalSettings`.
+        like: method whose learning rate it has; None is its own method.
 
     Raises:
         ValueError: a name is unknown or a number out of range.
@@ -32,16 +34,20 @@ class Condition:
     replay_factor: float = 1.0
     joint_pass: bool = False
     freeze_bn: bool = False
+    like: str | None = None
 
     def __post_init__(self) -> None:
         checks.one_of("scenario", self.scenario, SCENARIOS)
         checks.one_of("method", self.method, r.METHODS)
+        checks.one_of("like", self.like or self.method, r.METHODS)
         checks.above("replay_factor", self.replay_factor, 0)
 
     @property
     def plain(self) -> str:
-        """Name of the condition of the same method and scenario, whose learning rate it has."""
-        return f"{self.scenario}, {self.method}"
+        """Name of the plain condition of the same scenario whose learning rate it has: that of its
+        own method, or of the one that it is to be like.
+        """
+        return f"{self.scenario}, {self.like or self.method}"
 
     @property
     def generates(self) -> bool:
@@ -55,13 +61,22 @@ def diversity(weight: float) -> str:
 
 
 def core_conditions(settings: Settings) -> dict[str, Condition]:
-    """The conditions of every seed by name: near first, then far."""
+    """The conditions of every seed by name: near first, then far.
+
+    Where the study is thorough, replay also has the learning rate of LwF. Rates are chosen for the
+    total, and a larger one buys new classes with what is known of old ones; so what replay does to
+    that knowledge is asked at one rate.
+    """
     found = {}
     for scenario in SCENARIOS:
         for method in compared(settings):
             found[f"{scenario}, {method}"] = _plain(scenario, method)
     for name in (NO_BN, diversity(settings.diversities[0])):
         found[f"{NEAR}, mfgr, {name}"] = Condition(NEAR, "mfgr", name)
+    if settings.thorough:
+        for scenario, method in ((NEAR, "mfgr"), (FAR, "mfgr"), (FAR, "noise_replay")):
+            name = f"{scenario}, {method}, {AT_RATE_OF_LWF}"
+            found[name] = Condition(scenario, method, like="lwf")
     return found
 
 

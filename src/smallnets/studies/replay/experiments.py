@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from smallnets import measure as measures
 from smallnets.data import Dataset
 from smallnets.studies.questions import thinned
-from smallnets.studies.replay.choosing import best_rates, judge, rate_of, try_rates
+from smallnets.studies.replay.choosing import best_rates, candidates, judge, rate_of, try_rates
 from smallnets.studies.replay.conditions import (
+    AT_RATE_OF_LWF,
     SHIPPED,
     Condition,
     core_conditions,
@@ -26,8 +27,9 @@ from smallnets.studies.replay.conditions import (
     swept_conditions,
 )
 from smallnets.studies.replay.learners import (
-    learn,
-    learn_in_order,
+    diverged,
+    learn_in_order_or_guess,
+    learn_or_guess,
     side_by_side,
     train_first,
     train_generator,
@@ -57,7 +59,9 @@ def train_side_by_side(dataset: Dataset, settings: Settings, seed: int, cache_di
     side_by_side(train_generator, [{"name": one} for one in names], "generators", **common)
     swept = swept_conditions(settings)
     jobs = [
-        {"condition": one, "rate": rate} for one in _longest_first(swept) for rate in settings.rates
+        {"condition": one, "rate": rate}
+        for one in _longest_first(swept)
+        for rate in candidates(one, settings)
     ]
     if jobs:
         side_by_side(judge, jobs, "learning rates", **common)
@@ -67,7 +71,7 @@ def train_side_by_side(dataset: Dataset, settings: Settings, seed: int, cache_di
         for one in _longest_first(core_conditions(settings))
         if one not in swept.values()
     ]
-    side_by_side(learn, jobs, "methods", **common)
+    side_by_side(learn_or_guess, jobs, "methods", **common)
 
 
 def train_the_others(
@@ -82,13 +86,13 @@ def train_the_others(
     )
     others = further_conditions(settings).values()
     jobs = [{"condition": one, "rate": rate_of(one, rates, settings)} for one in others]
-    side_by_side(learn, jobs, "methods", **common)
+    side_by_side(learn_or_guess, jobs, "methods", **common)
     jobs = [
         {"order": order, "method": method, "rate": rates[f"{NEAR}, {method}"]}
         for order in (None, *settings.orders)
         for method in ("mfgr", *(one for one in ORDERED if one != "mfgr"))
     ]
-    side_by_side(learn_in_order, jobs, "sequences", **common)
+    side_by_side(learn_in_order_or_guess, jobs, "sequences", **common)
 
 
 def _longest_first(conditions: Mapping[str, Condition]) -> list[Condition]:
@@ -120,21 +124,22 @@ def measure(
         cache_dir: folder for finished trainings.
 
     Returns:
-        Measure -> condition -> number, those of `accuracies`, for `core_conditions`; those of
-        `describe` -> generator -> number, with "old images" as a generator's name; and
+        Measure -> condition -> number, those of `accuracies`, "rate", and "diverged", which is 1
+        where a training diverged and all else is of a network that guesses, for `core_conditions`;
+        those of `describe` -> generator -> number, with "old images" as a generator's name; and
         "before": "old" -> the first network's accuracy on the old classes;
         "over time": "train" and "held out" -> shares of right answers along its training;
         those of `fine_grained_measures`, and "by class", see `by_class`.
     """
     first = train_first(dataset, settings, seed, cache_dir)
     after = {
-        name: learn(dataset, settings, seed, one, rate_of(one, rates, settings), cache_dir)
+        name: learn_or_guess(dataset, settings, seed, one, rate_of(one, rates, settings), cache_dir)
         for name, one in core_conditions(settings).items()
     }
     old = scenario(dataset, settings, NEAR).training[0]
     found = {
         name: accuracies(dataset, settings, one, after[name])
-        | {"rate": rate_of(one, rates, settings)}
+        | {"rate": rate_of(one, rates, settings), "diverged": diverged(after[name])}
         for name, one in core_conditions(settings).items()
     }
     made = {
@@ -164,8 +169,9 @@ def measure_further(
     found = {}
     for name, one in further_conditions(settings).items():
         rate = rate_of(one, rates, settings)
-        network = learn(dataset, settings, seed, one, rate, cache_dir)
-        found[name] = accuracies(dataset, settings, one, network) | {"rate": rate}
+        network = learn_or_guess(dataset, settings, seed, one, rate, cache_dir)
+        found[name] = accuracies(dataset, settings, one, network)
+        found[name] |= {"rate": rate, "diverged": diverged(network)}
     made = {
         name: describe(
             draw_images(dataset, settings, seed, name, cache_dir), first, len(settings.old)
@@ -186,16 +192,20 @@ def measure_orders(
     """Sequences of several tasks in several class orders, with the rates of the near scenario.
 
     Returns:
-        Measure, by the full name that `IncrementalResult.summary` gives it, -> "fixed order, lwf"
-        or "order 0, lwf" -> number.
+        Measure, by the full name that `IncrementalResult.summary` gives it, and "diverged", see
+        `measure`, -> "fixed order, lwf" or "order 0, lwf" -> number.
     """
     found = {}
     for order in (None, *settings.orders):
         name = "fixed order" if order is None else f"order {order}"
         for method in ORDERED:
             rate = rates[f"{NEAR}, {method}"]
-            result = learn_in_order(dataset, settings, seed, order, method, rate, cache_dir)
-            found[f"{name}, {method}"] = result.summary()
+            result = learn_in_order_or_guess(
+                dataset, settings, seed, order, method, rate, cache_dir
+            )
+            found[f"{name}, {method}"] = result.summary() | {
+                "diverged": diverged(result.steps[-1].model)
+            }
     return by_measure(found)
 
 
@@ -327,6 +337,7 @@ def fine_grained_measures(
         for scene in (NEAR, FAR)
         for method in PAIRED
     }
+    looked |= {name: one for name, one in after.items() if name.endswith(AT_RATE_OF_LWF)}
     found = pairs(dataset, settings, seed, looked, cache_dir)
     fine = alike(dataset, settings, found.similarity, found.pairs)
     kinds = {"fine": fine, "coarse": ~fine}
@@ -396,7 +407,8 @@ def confusion(
     """
     one = (core_conditions(settings) | further_conditions(settings))[name]
     tasks = scenario(dataset, settings, one.scenario).training
-    network = learn(dataset, settings, seed, one, rate_of(one, rates, settings), cache_dir)
+    rate = rate_of(one, rates, settings)
+    network = learn_or_guess(dataset, settings, seed, one, rate, cache_dir)
     counts = r.evaluate(network, tasks).confusion
     last = tasks[-1].train
     assert isinstance(last, Dataset)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from smallnets.data import Dataset
+from smallnets.data import Augmentation, Dataset
 from smallnets.storage import content_key
 from smallnets.studies.networks import build_network
 from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.replay.conditions import DREAMT, Condition, generators
 from smallnets.studies.replay.plan import Settings
-from smallnets.studies.replay.scenarios import NEAR, scenario, sequence
+from smallnets.studies.replay.scenarios import FAR, NEAR, scenario, sequence
 from smallnets.synthesize import replay as r
 from smallnets.training import Classification, fit, run_parallel
 
@@ -91,6 +91,45 @@ def train_generator(
     return r.train_generator(first, shape, how, seed=seed, cache_dir=cache_dir)
 
 
+class Guessing(nn.Module):
+    """What a training that diverged leaves: nothing, so its answers are drawn at random.
+
+    Args:
+        classes: that it may answer.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes), the same for every batch of the same length."""
+        drawn = torch.Generator().manual_seed(len(images))
+        return torch.randn(len(images), self.classes, generator=drawn)
+
+
+def learn_or_guess(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    condition: Condition,
+    rate: float,
+    cache_dir: Path | None = None,
+) -> nn.Module:
+    """The network of `learn`; or, if the training diverged, be it in its last step, `Guessing`.
+
+    A rate is chosen for a method, not for a seed. Where it fails in a seed, that is a result of
+    the method at its rate: it is not tried again at another one, and it ends no run.
+    """
+    tasks = scenario(dataset, settings, condition.scenario).training
+    try:
+        network = learn(dataset, settings, seed, condition, rate, cache_dir)
+        r.evaluate(network, tasks)
+    except r.DivergedError:
+        return Guessing(sum(len(task.classes) for task in tasks))
+    return network
+
+
 def learn(
     dataset: Dataset,
     settings: Settings,
@@ -108,6 +147,9 @@ def learn(
         dataset, settings, seed, cache_dir: as for `train_first`.
         condition: how.
         rate: highest learning rate.
+
+    Raises:
+        DivergedError: logits are not finite while it is trained.
     """
     old, new = scenario(dataset, settings, condition.scenario).training
     first = train_first(dataset, settings, seed, cache_dir).network
@@ -136,7 +178,7 @@ def learn(
 
 def inheriting(settings: Settings, condition: Condition, rate: float) -> r.IncrementalSettings:
     """The settings of a later step at a learning rate."""
-    training = settings.training
+    training = replace(settings.training, augmentation=view_of(settings, condition))
     count = training.batch_size * len(settings.old) / len(settings.new)
     factor = condition.replay_factor
     return r.IncrementalSettings(
@@ -149,6 +191,13 @@ def inheriting(settings: Settings, condition: Condition, rate: float) -> r.Incre
         freeze_bn=condition.freeze_bn,
         importance_images=settings.images,
     )
+
+
+def view_of(settings: Settings, condition: Condition) -> Augmentation:
+    """The augmentation of a later step: that of the settings, but digits are never mirrored."""
+    view = settings.training.view
+    digits = condition.scenario == FAR and settings.far == "digits"
+    return replace(view, flip=view.flip and not digits)
 
 
 def keep_importance(
@@ -204,6 +253,34 @@ def learn_in_order(
         cache_dir=cache_dir,
         progress_dir=None if cache_dir is None else cache_dir / "steps" / images,
     )
+
+
+def learn_in_order_or_guess(
+    dataset: Dataset,
+    settings: Settings,
+    seed: int,
+    order: int | None,
+    method: str,
+    rate: float,
+    cache_dir: Path | None = None,
+) -> r.IncrementalResult:
+    """The result of `learn_in_order`; or, if a step diverged, that of `Guessing` in every step."""
+    try:
+        return learn_in_order(dataset, settings, seed, order, method, rate, cache_dir)
+    except r.DivergedError:
+        tasks = sequence(dataset, settings, order)
+    sizes = tuple(len(task.classes) for task in tasks)
+    left = [Guessing(sum(sizes[: step + 1])) for step in range(len(sizes))]
+    return r.IncrementalResult(
+        sizes,
+        [r.LearnedStep(one, [], None, None, 0.0) for one in left],
+        [r.evaluate(one, tasks[: step + 1]) for step, one in enumerate(left)],
+    )
+
+
+def diverged(network: nn.Module) -> float:
+    """1 where a training diverged and its network guesses, else 0."""
+    return float(isinstance(network, Guessing))
 
 
 def side_by_side(

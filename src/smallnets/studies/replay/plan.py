@@ -13,6 +13,7 @@ FAR = ("photographs", "digits")  # where the images of the far task come from
 GROUPS, OTHERS = ("OQ0C", "Il1J", "B8RP", "S5Z2"), "AEHKMTXY"  # the characters of glyphs62
 CORE = ("finetune", "lwf", "mfgr", "noise_replay", "real_replay", "joint")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+LOWER = (0.0003, 0.001, 0.003, 0.01)
 # Of a sweep of one seed at the scale "small", with steps of 8 epochs: what it does not try again.
 FOUND = (
     *(("near, finetune", 0.1), ("near, noise_replay", 0.3)),
@@ -35,6 +36,9 @@ class Settings(SizedSettings):
         held_share: share of every task's training images that is held out, by class: rates are
             chosen on them, and no network is trained on them.
         rates: candidates of the learning rate.
+        lower: further ones below them for methods that hold on to weights ("ewc", "mas"). With one
+            softmax over all classes their total may be best where they hardly learn, and the end
+            of the list must not decide what they are worth.
         swept: methods for which they are tried, and the number of seeds, `sweep_seeds`.
         chosen: name of a condition -> rate that an earlier sweep chose, for methods not in `swept`.
         thorough: whether conditions are run that only claims need.
@@ -54,6 +58,7 @@ class Settings(SizedSettings):
     far: str = "photographs"
     held_share: float = 0.15
     rates: tuple[float, ...] = RATES
+    lower: tuple[float, ...] = ()
     swept: tuple[str, ...] = ("lwf", "mfgr")
     sweep_seeds: int = 1
     chosen: tuple[tuple[str, float], ...] = ()
@@ -71,6 +76,8 @@ class Settings(SizedSettings):
         checks.between("held_share", checks.above("held_share", self.held_share, 0), 0, 0.5)
         for name in ("rates", "diversities"):
             checks.each(name, getattr(self, name), checks.above, 0)
+        for rate in self.lower:
+            checks.between("every one of lower", checks.above("lower", rate, 0), 0, min(self.rates))
         for method in self.swept:
             checks.one_of("every one of swept", method, r.METHODS)
         checks.above("replay_factor", self.replay_factor, 0)
@@ -148,6 +155,7 @@ PRESETS = {
         further=True,
         diversities=(0.1, 1.0, 10.0),
         rates=RATES,
+        lower=LOWER,
         swept=(*CORE, "replay_only", "lwf_full", "ewc", "mas", "abd"),
         sweep_seeds=2,
         chosen=(),
@@ -163,6 +171,7 @@ PRESETS = {
         test=None,
         seeds=3,
         held_share=0.1,
+        lower=LOWER,
         swept=tuple(r.METHODS),
         sweep_seeds=1,
         steps=5,
