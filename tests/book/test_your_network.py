@@ -42,7 +42,7 @@ def test_a_first_step_runs(title, names):
 
 def test_there_is_one_for_every_room():
     text = PAGE.read_text(encoding="utf-8")
-    assert len(sections()) == 14  # what the reader brings, and thirteen first steps
+    assert len(sections()) == 15  # what the reader brings, and fourteen first steps
     rooms = (
         "training",
         "measure",

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.chapters
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 SOLVED = [
     CHAPTERS / "03_does_kd_work.ipynb",
+    CHAPTERS / "07_gan_compression.ipynb",
     CHAPTERS / "10_distribution_matching.ipynb",
     CHAPTERS / "11_single_image.ipynb",
     CHAPTERS / "12_memory_free_replay.ipynb",
