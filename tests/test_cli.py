@@ -372,3 +372,39 @@ def test_a_repetition_is_compared_with_the_stored_evidence(workplace):
     assert "It works / c0: holds became open" in done.stdout
     write(["fails", *["holds"] * 5], fresh)
     assert smallnets("verify", "02", "--evidence", cwd=workplace).returncode == 1
+
+
+@pytest.fixture
+def model(tmp_path):
+    from torch import nn
+
+    from smallnets.deploy.exporting import export_checked
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    export_checked(network, (3, 8, 8), tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+def test_measure_prints_layers_and_totals_of_a_file(model):
+    done = smallnets("measure", model, "--batch", 2, "--rounds", 2)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[1:4] for line in lines[1:3]] == [
+        ["Conv", "224", "7,776"],
+        ["Gemm", "1,445", "1,440"],
+    ]
+    assert lines[3].split()[:3] == ["all", "1,669", "9,216"]
+    assert lines[4] == f"{model.stat().st_size:,} bytes"
+    assert lines[5].startswith("batch 2, threads 1: ")
+    assert len(lines) == 6
+
+
+def test_measure_refuses_what_is_no_model_in_one_line(tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    says_of = {"none.onnx": "cannot be read", "text.onnx": "must be a whole ONNX model"}
+    for name, says in says_of.items():
+        done = smallnets("measure", tmp_path / name)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("smallnets: ")
+        assert says in line

@@ -250,6 +250,43 @@ def parse_parameter(pair: str) -> tuple[str, Any]:
     return name, words.get(value.lower(), _resolve_type(value))
 
 
+@cli.command()
+@click.argument("model")
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=int,
+    default=(1, 32),
+    show_default=True,
+    help="Examples a pass; may be given several times.",
+)
+@click.option("--threads", default=1, show_default=True, help="Of ONNX Runtime.")
+@click.option("--rounds", default=30, show_default=True, help="Timed passes.")
+def measure(model: str, batches: tuple[int, ...], threads: int, rounds: int) -> None:
+    """Measure the ONNX file MODEL: layers, parameters, multiply-adds, bytes and latency."""
+    from smallnets.deploy.reading import file_layers, measure_onnx
+
+    found = measure_onnx(model, batches=batches, threads=(threads,), rounds=rounds)
+    layers = file_layers(model)
+    wide = max([len("layer"), *(len(one.name) for one in layers)])
+    click.echo(f"{'layer':{wide}}  {'kind':16}{'parameters':>13}{'MACs':>16}  bits")
+    for one in layers:
+        bits = f"{one.weight_bits} x {one.input_bits}"
+        line = f"{one.name:{wide}}  {one.kind:16}{one.parameters:>13,}{one.macs:>16,}  {bits}"
+        click.echo(line)
+    click.echo(
+        f"{'all':{wide}}  {'':16}{found.parameters:>13,}{found.macs:>16,}  "
+        f"{found.bit_operations:,} bit operations"
+    )
+    click.echo(f"{found.bytes:,} bytes")
+    for (batch, count), taken in found.latency.items():
+        quartiles = f"{1000 * taken.low:.3f} to {1000 * taken.high:.3f}"
+        click.echo(
+            f"batch {batch}, threads {count}: {1000 * taken.median:.3f} ms, quartiles {quartiles}"
+        )
+
+
 @cli.command("data")
 @click.argument("name", required=False)
 @click.option(

@@ -1,5 +1,6 @@
 """What the book is made of: vendored files, the catalogue, the table of contents, the records."""
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -45,6 +46,39 @@ RECORD = {
     "versions": {"torch": "2.14"},
     "claims": [{"claim": "c", "paper": "p", "measured": "m", "verdict": "partly"}],
 }
+
+
+def private_names(source: str) -> list[str]:
+    """Names of a module's own that its reference would have to link and does not know: private ones
+    in the signature of what is public.
+    """
+    tree = ast.parse(source)
+    own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    public = [node for node in tree.body if not getattr(node, "name", "_").startswith("_")]
+    for one in [one for one in public if isinstance(one, ast.ClassDef)]:
+        public += [node for node in one.body if not getattr(node, "name", "_").startswith("_")]
+    said = []
+    for one in public:
+        if isinstance(one, ast.FunctionDef):
+            given = one.args
+            parts = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            said += [(one.name, part.annotation) for part in parts if part and part.annotation]
+            said += [(one.name, one.returns)] if one.returns else []
+    return [
+        f"{name}: {word}"
+        for name, annotation in said
+        for word in re.findall(r"(?<![\w.])_\w+", ast.unparse(annotation))
+        if word in own
+    ]
+
+
+def test_signatures_name_nothing_that_the_reference_does_not_have():
+    library = ROOT / "src" / "smallnets"
+    found = {str(path.relative_to(library)): private_names(path.read_text())
+             for path in library.rglob("*.py")}  # fmt: skip
+    assert {path: names for path, names in found.items() if names} == {}
+    shy = "class _A: pass\nclass B:\n  def f(self) -> dict[str, '_A']: ...\ndef g(x: _A): ..."
+    assert private_names(shy) == ["g: _A", "f: _A"]
 
 
 def test_vendored_mathjax_is_the_published_one():

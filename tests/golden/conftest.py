@@ -98,19 +98,15 @@ class Golden(Mapping[str, np.ndarray]):
 def values(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """The golden values of this module's file, all of which its tests have to read.
 
-    A module may name, in PLANNED, beginnings of names that the library has nothing for yet, and in
-    FAMILIES the only ones that it has to read.
+    A module may name, in FAMILIES, beginnings of the only names that it has to read.
     """
     golden = Golden(arrays_of(golden_file(request.config, request.path)))
     yield golden
     whole = not any("::" in argument for argument in request.config.args)
     if whole and request.path not in request.config.stash.get(PARTIAL, set()):
-        planned = getattr(request.module, "PLANNED", ())
-        later = {key for key in golden if key.startswith(planned)}
         families = getattr(request.module, "FAMILIES", "")
         mine = {key for key in golden if key.startswith(families)}
-        assert sorted(mine - golden.read - later) == [], "golden values that no test reads"
-        assert sorted(golden.read & later) == [], "golden values that are read and PLANNED"
+        assert sorted(mine - golden.read) == [], "golden values that no test reads"
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from smallnets import measure, models
 from smallnets.distill.classic import kd_loss
+from smallnets.prune import sparse, structured
 from smallnets.prune.importance.criteria import magnitude
 from smallnets.prune.importance.schedule import select
+from smallnets.quantize import probabilistic
 from smallnets.quantize.binary import (
     binary_product,
     binary_weights,
@@ -37,21 +39,17 @@ from smallnets.quantize.uniform import (
     nearest_codes,
     symmetric_grid,
 )
-
-# What the library does not have: the chapter is not written yet.
-PLANNED = (
-    "agp/",
-    "circulant/",
-    "dwsep/",
-    "group_lasso/",
-    "l0/",
-    "prob_ternary/",
-    "psp/",
-    "share/",
-    "svd/",
-    "svdo/",
-    "tt/",
-    "tucker2/",
+from smallnets.structure import (
+    CodebookLinear,
+    LowRankLinear,
+    SeparableConv2d,
+    TTLinear,
+    Tucker2Conv2d,
+    circulant_matrix,
+    circulant_product,
+    separable_kernel,
+    start_centroids,
+    truncation_error,
 )
 
 
@@ -389,3 +387,210 @@ def test_published_counts(values):
         "densenet121@224": [7_978_856, 2_834_161_664],
         "densenet201@224": [20_013_928, 4_291_365_888],
     }
+
+
+# Pruning: schedules, groups, gates and noise.
+
+
+@pytest.mark.cases(r"prune/(?P<kind>l1_unstructured|global)_(?P<share>[\d.]+)(?:/(?P<layer>\w+))?")
+def test_masks_close_what_pytorch_prunes(values, kind, share, layer):
+    names = re.compile(rf"prune/{kind}_{re.escape(share)}(?:/(\w+))?")
+    layers = [match[1] or "w" for key in values if (match := names.fullmatch(key))]
+    sizes = {name: values.tensor(f"prune/{name}").abs() for name in layers}
+    masks = sparse.keep_largest(sizes, float(share), "global" if layer else "layer", least=0)
+    expected = values[f"prune/{kind}_{share}" + (f"/{layer}" if layer else "")]
+    np.testing.assert_array_equal(masks[layer or "w"], expected)
+
+
+@pytest.mark.cases(r"prune/ln_(?P<part>filters|inchannels)_(?P<share>[\d.]+?)(?:_n(?P<power>\d+))?")
+def test_masks_close_the_filters_that_pytorch_prunes(values, part, share, power):
+    w, axis = values.tensor("prune/w"), ["filters", "inchannels"].index(part)
+    scores = {"w": magnitude(w.transpose(0, axis), int(power or 2))}
+    units = structured.channel_masks(scores, float(share), least=0)["w"]
+    expected = values[f"prune/ln_{part}_{share}" + (f"_n{power}" if power else "")]
+    np.testing.assert_array_equal(structured.scaled(torch.ones_like(w), units, axis), expected)
+
+
+@pytest.mark.cases(r"agp/(?P<case>\w+)/sparsity")
+def test_the_gradual_schedule(values, agrees, case):
+    start, end, begin, times, every = values[f"agp/{case}/si_sf_t0_n_dt"].tolist()
+    expected = values[f"agp/{case}/sparsity"]
+    plan = (start, end, begin, int(times), every)
+    steps = [begin + place * every for place in range(len(expected))]
+    agrees(lambda: [sparse.gradual_sparsity(t, *plan) for t in steps], expected)
+
+
+@pytest.mark.cases(r"group_lasso/(?P<kind>filters|channels)/(?P<what>(?!prox_lambda)\w+)")
+def test_group_lasso(values, agrees, kind, what):
+    w, dim = values.leaf("prune/w"), ["filters", "channels"].index(kind)
+    functions = {
+        "norms": lambda: structured.group_norms(w, dim),
+        "penalty": lambda: structured.group_lasso(w, dim),
+        "penalty_sqrt_size": lambda: structured.group_lasso(w, dim, by_size=True),
+        "grad": lambda: torch.autograd.grad(structured.group_lasso(w, dim), w)[0],
+        "prox": lambda: structured.prox_group_lasso(w, threshold, dim),
+    }
+    threshold = values[f"group_lasso/{kind}/prox_lambda"].item()
+    agrees(functions[what], values[f"group_lasso/{kind}/{what}"])
+
+
+@pytest.mark.cases(r"psp/(?P<what>w_eff|grad_\w+)")
+def test_structure_scales(values, agrees, what):
+    w, alpha = values.leaf("prune/w"), values.leaf("psp/alpha")
+    upstream, eps = values.tensor("psp/upstream"), values["psp/eps"].item()
+    agrees(
+        lambda: forward_or_gradient(
+            {"w_eff": "fwd"}.get(what, what),
+            lambda w, alpha: structured.scaled(w, structured.dead_zone(alpha, eps)),
+            upstream,
+            grad_w=w,
+            grad_alpha=alpha,
+        ),
+        values[f"psp/{what}"],
+    )
+
+
+def test_the_divergence_of_variational_dropout(values, agrees):
+    agrees(lambda: sparse.svdo_kl(values.tensor("svdo/log_alpha")), values["svdo/kl"])
+
+
+@pytest.mark.cases(r"l0/(?P<what>gate_\w+|prob_nonzero)")
+def test_hard_concrete_gates(values, agrees, what):
+    log_alpha, u = values.tensor("l0/log_alpha"), values.tensor("l0/u")
+    functions = {
+        "gate_sample": lambda: structured.hard_concrete(log_alpha, u),
+        "prob_nonzero": lambda: structured.hard_concrete_open(log_alpha),
+        "gate_deterministic": lambda: structured.hard_concrete_mean(log_alpha),
+    }
+    agrees(functions[what], values[f"l0/{what}"])
+
+
+# ---------------------------------------------------------------- structured layers
+
+
+@pytest.mark.cases(r"svd/singular_(?P<what>values)")
+def test_singular_values(values, agrees, what):
+    layer = linear_of(values.tensor("svd/w"))
+    agrees(lambda: LowRankLinear.spectra(layer)[0], values[f"svd/singular_{what}"])
+
+
+@pytest.mark.cases(r"svd/(?P<what>approx|frob_error)_rank(?P<rank>\d+)")
+def test_low_rank(values, agrees, what, rank):
+    w, rank = values.tensor("svd/w"), int(rank)
+
+    def found():
+        layer = LowRankLinear.from_linear(linear_of(w), rank)
+        if what == "approx":
+            return layer.dense().weight
+        (spectrum,) = LowRankLinear.spectra(linear_of(w))
+        error = torch.linalg.norm(w - layer.dense().weight)
+        torch.testing.assert_close(truncation_error(spectrum, rank), error)
+        return error
+
+    key = f"svd/{what}_rank{rank}"
+    agrees(found, values[key])
+
+
+@pytest.mark.cases(r"tucker2/(?P<what>hosvd_approx|conv_out_approx)")
+def test_tucker2(values, agrees, what):
+    w, x = values.tensor("tucker2/w"), values.tensor("tucker2/x")
+    ranks = values["tucker2/ranks"].tolist()
+
+    def found():
+        layer = Tucker2Conv2d.from_conv(conv_of(w), *ranks)
+        return layer.dense().weight if what == "hosvd_approx" else layer(x)
+
+    agrees(found, values[f"tucker2/{what}"])
+
+
+@pytest.mark.cases(r"tt/(?P<what>approx|n_params)")
+def test_tensor_train(values, agrees, what):
+    w, rank = values.tensor("tt/w"), int(values["tt/max_rank"][0])
+    outs, ins = (tuple(values[f"tt/{side}_modes"].tolist()) for side in ("out", "in"))
+
+    def found():
+        layer = TTLinear.from_linear(linear_of(w), rank, ins, outs)
+        return layer.dense().weight if what == "approx" else [measure.parameters(layer)]
+
+    agrees(found, values[f"tt/{what}"])
+
+
+@pytest.mark.cases(r"circulant/(?P<what>y)")
+def test_circulant(values, agrees, what):
+    column, x = values.tensor("circulant/c_first_column"), values.tensor("circulant/x")
+    expected = values[f"circulant/{what}"]
+    agrees(lambda: circulant_product(column, x), expected)
+    agrees(lambda: x @ circulant_matrix(column[None, None]).T, expected)
+
+
+@pytest.mark.cases(r"share/k(?P<k>\d+)/(?P<what>\w+)")
+def test_code_books(values, agrees, k, what):
+    w, upstream, k = values.tensor("share/w"), values.tensor("share/grad"), int(k)
+
+    def found():
+        if what == "init":
+            return start_centroids(w, k)
+        layer = CodebookLinear.from_linear(linear_of(w[None]), k)
+        if what == "centroid_grad":
+            return torch.autograd.grad(layer.looked_up()[0], layer.centroids, upstream)[0]
+        return {"centroids": layer.centroids, "labels": layer.labels[0]}[what]
+
+    agrees(found, values[f"share/k{k}/{what}"])
+
+
+@pytest.mark.cases(r"dwsep/(?P<what>y|equivalent_dense_kernel)")
+def test_depthwise_separable(values, agrees, what):
+    x, dw, pw = (values.tensor(f"dwsep/{name}") for name in ("x", "dw", "pw"))
+
+    def found():
+        kernel = separable_kernel(dw, pw)
+        if what == "equivalent_dense_kernel":
+            return kernel
+        # The dense convolution, and the separable one that is found from it, say the same.
+        layer = SeparableConv2d.from_conv(conv_of(kernel))
+        torch.testing.assert_close(layer(x), conv_of(kernel)(x))
+        return layer(x)
+
+    agrees(found, values[f"dwsep/{what}"])
+
+
+def linear_of(weight):
+    """A linear layer without bias."""
+    layer = nn.Linear(weight.shape[1], len(weight), bias=False, dtype=weight.dtype)
+    layer.weight.data = weight
+    return layer
+
+
+def conv_of(weight):
+    """A convolution without bias that keeps the size of its images."""
+    outputs, inputs, *kernel = weight.shape
+    layer = nn.Conv2d(inputs, outputs, kernel, padding="same", bias=False, dtype=weight.dtype)
+    layer.weight.data = weight
+    return layer
+
+
+@pytest.mark.cases(r"prob_ternary/(?P<what>(?!logit_|x$)\S+)")
+def test_distributions_of_ternary_weights(values, agrees, what):
+    logits = [values.tensor(f"prob_ternary/logit_{name}") for name in ("zero", "plus")]
+    expected = values[f"prob_ternary/{what}"]
+
+    def found():
+        out, features = logits[0].shape
+        layer = probabilistic.TernaryDistributionLinear(features, out, bias=False).double()
+        layer.logit_zero.data, layer.logit_plus.data = logits
+        layer.scale.fill_(1.0)
+        if what.startswith("kl_prior0_"):
+            prior = float(what.rpartition("_")[2])
+            return layer.kl(1 / 3 if prior == 0.33 else prior)
+        if what in ("mean", "var"):
+            return layer.moments[what == "var"]
+        if what == "p_minus_zero_plus":
+            return probabilistic.ternary_probabilities(*logits)
+        if what == "map":
+            return layer.map_weights()
+        preactivation = layer.distribution(values.tensor("prob_ternary/x"))
+        if what == "sign_activation_prob_plus":
+            return probabilistic.sign_probability(*preactivation)
+        return preactivation[["preact_mean", "preact_var"].index(what)]
+
+    agrees(found, expected)

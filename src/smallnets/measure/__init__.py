@@ -4,6 +4,8 @@ from smallnets.measure.alignment import cka
 from smallnets.measure.calibration import CalibrationBins, calibration_bins, calibration_error
 from smallnets.measure.evaluation import evaluating, one_tensor, predict, predict_with_labels
 from smallnets.measure.latency import Latency, Timing, interleaved, latency
+from smallnets.measure.layers import LayerSize, layer_sizes
+from smallnets.measure.pareto import pareto
 from smallnets.measure.quality import (
     accuracy,
     agreement,
@@ -15,6 +17,7 @@ from smallnets.measure.size import macs, parameters, weight_bytes
 __all__ = [
     "CalibrationBins",
     "Latency",
+    "LayerSize",
     "Timing",
     "accuracy",
     "agreement",
@@ -24,10 +27,12 @@ __all__ = [
     "evaluating",
     "interleaved",
     "latency",
+    "layer_sizes",
     "macs",
     "negative_log_likelihood",
     "one_tensor",
     "parameters",
+    "pareto",
     "predict",
     "predict_with_labels",
     "predictive_kl",

@@ -1,4 +1,4 @@
-"""Making networks narrower: which channels matter, and taking the others out."""
+"""Fewer weights: which of them, or which channels, matter, and networks without the others."""
 
 from smallnets.entries import entries
 
@@ -10,5 +10,11 @@ __getattr__, __dir__ = entries(
         "masks_at_macs": "importance",
         "remove": "importance",
         "PruneWhileTraining": "importance",
+        "magnitude_masks": "sparse",
+        "prune_gradually": "sparse",
+        "lottery_ticket": "sparse",
+        "prune_channels": "structured",
+        "GatedChannels": "structured",
+        "EarlyExit": "structured",
     },
 )

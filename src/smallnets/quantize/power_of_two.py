@@ -33,8 +33,12 @@ def power_of_two(w: Tensor, bits: int) -> Tensor:
 
     Sizes in [0.75, 1.5) * 2^e become 2^e; sizes below 2^n2 / 2 become 0.
     """
-    top, bottom = power_range(w, bits)
-    size = w.detach().abs()
+    level = nearest_power(w.detach(), *power_range(w, bits))
+    return w + (level - w).detach()
+
+
+def nearest_power(w: Tensor, top: int, bottom: int) -> Tensor:
+    """Return the nearest of 0 and +-2^bottom .. +-2^top, without a gradient."""
+    size = w.abs()
     exponent = torch.floor(torch.log2(size * (4 / 3))).clamp(bottom, top)
-    level = torch.where(size < 2.0**bottom / 2, 0, torch.exp2(exponent))
-    return w + (w.sign() * level - w).detach()
+    return w.sign() * torch.where(size < 2.0**bottom / 2, 0, torch.exp2(exponent))
