@@ -17,6 +17,7 @@ COMMAND = (sys.executable, "-c", "from smallnets.cli import main; main()", "run"
 
 # Chapter: what makes a run of it short.
 SHORT = {
+    "01": {"train": 400, "epochs": 2, "network": "resnet-8-4", "table": False},
     "02": {"train": 448, "epochs": 2},
     "03": {"train": 320, "epochs": 2},
     "04": {"train": 300, "transfer": 50, "epochs": 32},

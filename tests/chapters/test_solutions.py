@@ -10,6 +10,7 @@ pytestmark = pytest.mark.chapters
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 SOLVED = [
+    CHAPTERS / "01_resource_efficient.ipynb",
     CHAPTERS / "03_does_kd_work.ipynb",
     CHAPTERS / "07_gan_compression.ipynb",
     CHAPTERS / "10_distribution_matching.ipynb",

@@ -35,6 +35,7 @@ REPORTS = {
     "studies/fidelity/students.py": {"on_test"},
     "studies/genie/experiments.py": {"evaluate_quantised"},
     "studies/lana/experiments.py": {"evaluate_on_test"},
+    "studies/landscape/pruned.py": {"average_macs_on_test"},
     "studies/layered/experiments.py": {"changed_answers", "confidences"},
     "studies/networks.py": {"evaluate_accuracy"},
     "studies/replay/learners.py": {"asked"},  # of a task for choosing: images that were held out

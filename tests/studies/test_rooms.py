@@ -19,6 +19,7 @@ STUDIES = (
     "matching",
     "importance",
     "lana",
+    "landscape",
     "layered",
     "genie",
     "replay",
