@@ -52,22 +52,25 @@ Measured = dict[str, Any]
 
 
 def train_side_by_side(domain: Domain, settings: Settings, seed: int, cache_dir: Path) -> None:
-    """Train and keep one seed's networks, as many at a time as there are cores: first the teachers
-    and what `families.train_families` trains, then what needs the teachers.
+    """Train and keep one seed's networks, as many at a time as there are cores: first the teachers,
+    then what needs them and what `families.train_families` trains, short jobs last.
+
+    What a supernet computes before its first step takes memory; one job of the families comes
+    before all supernets, so that two of them do not begin at the same time on two cores.
     """
     here = domain, settings, seed, cache_dir
-    first: list[Job] = [partial(cycle_teacher, *here), partial(alone, *here)]
-    side_by_side([*first, *family_jobs(domain, settings, cache_dir)], "teachers")
+    side_by_side([partial(cycle_teacher, *here), partial(alone, *here)], "teachers")
     pairs_of(domain, settings, cache_dir)
     many = [partial(train_supernet, *here, one) for one in range(settings.supernets)]
-    names = (*DECOMPOSED, *LOOSE, *learned_alone(settings))
+    names = (*DECOMPOSED, *learned_alone(settings), *LOOSE)
     singles = [partial(network, domain, settings, seed, name, cache_dir) for name in names]
     look = partial(eyes, domain, settings, cache_dir, loose=True)
-    side_by_side([*many, look, *singles], "networks")
+    early, *later = family_jobs(domain, settings, cache_dir)
+    side_by_side([early, *many, *later, *singles, look], "networks")
     found, *more = (partial(_both_searches, *here, *one) for one in _searches(settings))
     tuned = partial(network, domain, settings, seed, "found, tuned", cache_dir)
     listed = partial(search, *here, "brute_force")
-    side_by_side([partial(_in_turn, found, tuned), *more, listed], "searches")
+    side_by_side([partial(_in_turn, found, tuned), listed, *more], "searches")
 
 
 def _in_turn(*jobs: Job) -> None:

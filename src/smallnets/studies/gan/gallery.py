@@ -99,7 +99,7 @@ def cloud(
     domain: Domain, settings: Settings, seed: int, cache_dir: Path, count: int = 40
 ) -> dict[str, np.ndarray]:
     """Random configurations of the seed's supernet: "exact" and "published" multiply-accumulates,
-    and "held", the error on held-out images, one number each.
+    and "held", the error on held-out images, one number each; and "config", its eight widths.
 
     Args:
         domain, settings, seed, cache_dir: see `learners.alone`.
@@ -113,8 +113,9 @@ def cloud(
         exact=[one.exact for one in prices],
         published=[one.published for one in prices],
         held=[score(config) for config in configs],
+        config=configs,
     )
 
 
-def _arrays(**values: Sequence[float]) -> dict[str, np.ndarray]:
+def _arrays(**values: Sequence[float] | Sequence[Config]) -> dict[str, np.ndarray]:
     return {name: np.asarray(one, dtype=float) for name, one in values.items()}

@@ -46,7 +46,8 @@ class Settings(StudySettings):
         timed_side: pixels a side of the image that takes this time. Networks of convolutions take
             any size, and images as small as those that are learned from measure the calls alone.
         rounds: of timing.
-        thorough: whether one seed of all ablations and of the full pipeline is run, too.
+        thorough: whether one seed of all ablations and of the full pipeline is run, too, and the
+            families' pictures are shown.
         families: of the small networks of GauGAN and of MUNIT: teacher and supernet.
         family_train: scenes that they learn from, GauGAN's network and MUNIT's.
         family_sizes: pixels a side of these.
@@ -74,7 +75,7 @@ class Settings(StudySettings):
     budget: float = 0.1
     search: gan.Evolution
     searches: int = 3
-    coarse: tuple[float, ...] = (0.75, 0.25)
+    coarse: tuple[float, ...] = (0.5, 0.25)
     average: int = 10
     scratch: tuple[float, ...] = (0.5, 0.25)
     supernets: int = 3
@@ -163,7 +164,7 @@ _SMALL = Settings(
     average=6,
     scratch=(0.5,),
     timed=9,
-    families=_gan(4, batch_size=2),
+    families=_gan(1, batch_size=2),
     own=_gan(1),
 )
 
@@ -192,6 +193,7 @@ PRESETS = {
         rounds=1,
         families=_gan(1),
         family_train=(20, 20),
+        family_ngf=4,
         own=_gan(1),
     ),
     "small": _SMALL,
@@ -213,6 +215,8 @@ PRESETS = {
         scratch=(0.75, 0.5, 0.25),
         timed=12,
         thorough=True,
+        families=_gan(16),
+        family_train=(240, 240),
     ),
     # Edges to shoes at 256 pixels, the Fast pipeline: 46 thousand pairs of a file of your own.
     "paper": Settings(
