@@ -12,6 +12,7 @@ from smallnets.data import Dataset
 from smallnets.studies.landscape.plan import Settings, narrower
 from smallnets.studies.networks import build_network, evaluate_accuracy
 from smallnets.studies.watching import train_watched
+from smallnets.surgery import recalibrate
 from smallnets.training import Classification, TrainSettings, fit
 from smallnets.training.checkpoint import History
 from smallnets.training.loop import Objective
@@ -124,11 +125,13 @@ class Bench:
         return Made(self.fit(network, training, label=label), before=before)
 
     def anew(self, network: nn.Module, label: str) -> Made:
-        """A network that starts anew and that only the table shows; as it is, if such networks are
-        not trained.
+        """A network that starts anew and that only the table shows. If such networks are not
+        trained, BatchNorm still takes the statistics of training images: without them images fade
+        from layer to layer, every answer is the last bias, and a file that ignores its input would
+        pass for the network.
         """
         if not self.settings.anew_epochs:
-            return Made(network.eval(), trained=False)
+            return Made(recalibrate(network, [self.images]).eval(), trained=False)
         how = self.settings.training.with_epochs(self.settings.anew_epochs)
         return Made(self.fit(network, how, label=label))
 
