@@ -3,9 +3,10 @@
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smallnets.data import Dataset
+from smallnets.measure import evaluating
 from smallnets.prune import sparse
 from smallnets.prune import structured as channels
 from smallnets.prune.sparse.schedules import steps_of
@@ -21,7 +22,7 @@ from smallnets.training.settings import learning_rate
 AMOUNT, CUT, SLIMMED = 0.8, 0.5, 0.3
 SLIM = 0.5  # how far slimming pulls, see `Settings.pull`
 GATES, GATES_LR = 5.0, 5e-2  # strength of the penalty on gates; their rate, by Adam
-SURE = 0.7  # how probable an answer is with which an image leaves early
+EARLY = 0.5  # share of the training images that leave early
 
 
 def gradually(bench: Bench, amount: float) -> Made:
@@ -151,12 +152,26 @@ def scales(bench: Bench) -> Made:
 
 
 def early_exit(bench: Bench) -> Made:
-    """Images leave at the first exit that is sure; multiply-adds are the mean over test images."""
+    """Images leave at the first exit that is sure; multiply-adds are the mean over test images.
+
+    How sure it has to be is found on training images, of which half leave early: with a fixed
+    number all images would stay in a network of short training, and nothing would be saved.
+    """
     dense = bench.dense()
     names: tuple[str, ...] = dense.stage_names[:-1]  # type: ignore[assignment, index]
-    network = channels.EarlyExit(dense, names, bench.images, threshold=SURE, seed=bench.seed)
+    network = channels.EarlyExit(dense, names, bench.images, seed=bench.seed)
     bench.fit(network, bench.settings.short, channels.AllExits(), label="exits")
+    network.threshold = _sure_enough(network, bench.images)
     return Made(network, macs=average_macs_on_test(network, bench.dataset))
+
+
+def _sure_enough(network: channels.EarlyExit, images: Tensor) -> float:
+    """The probability that a share `EARLY` of the images reaches at an exit."""
+    place = next(network.parameters()).device
+    with evaluating(network), torch.no_grad():
+        *exits, _ = network(images.to(place), everywhere=True)
+    sure = torch.stack([logits.softmax(1).amax(1) for logits in exits]).amax(0)
+    return float(sure.quantile(1 - EARLY))
 
 
 def average_macs_on_test(network: channels.EarlyExit, dataset: Dataset) -> float:
