@@ -54,8 +54,10 @@ def faults(record, cells):
     if settings and record["dataset"] in data.names():
         found = changed(Evidence(record), claims, settings)
     rows = plainly(judge(claims))
-    said, follow = ([(r["claim"], r["verdict"]) for r in one] for one in (record["claims"], rows))
-    return found + (["verdicts"] if said != follow else [])
+    for name in ("verdict", "reason"):  # a reason is printed as the record holds it
+        said, follow = ([(r["claim"], r[name]) for r in one] for one in (record["claims"], rows))
+        found = found + ([f"{name}s"] if said != follow else [])
+    return found
 
 
 def test_stored_evidence_is_that_of_the_claims_and_settings_of_today():
@@ -119,6 +121,11 @@ def test_evidence_of_other_claims_or_verdicts_is_noticed(cells, record):
     record["measurements"]["a"] = [0.1, 0.2, 0.2]
     record["claims"][0]["verdict"] = "reproduced"
     assert faults(record, cells) == ["verdicts"]
+
+
+def test_evidence_that_is_explained_otherwise_than_today_is_noticed(cells, record):
+    cells[2]["source"] = [MADE.replace("0.1)]", '0.1)], {"reproduced": "as expected"}')]
+    assert faults(record, cells) == ["reasons"]
 
 
 @dataclass(frozen=True)
