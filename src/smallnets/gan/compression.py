@@ -74,11 +74,17 @@ class _Answers:
         size = sum(one.numel() * one.element_size() for one in (image, *taps))
         if size * self.count * (1 + both) > REMEMBERED:
             return
-        parts = [data.a(one).to(device) for one in data.a_train.split(32)]
-        parts += [one.flip(3) for one in parts] if both else []
-        found = [teacher(one, taps=True) for one in parts]
-        self.image = torch.cat([one[0] for one in found])
-        self.taps = [torch.cat(list(layer)) for layer in zip(*(f[1] for f in found), strict=True)]
+        many = self.count * (1 + both)
+        kept = [one.new_empty(many, *one.shape[1:]) for one in (image, *taps)]
+        done = 0
+        for mirrored in (False, True)[: 1 + both]:
+            for part in data.a_train.split(32):
+                inputs = data.a(part).to(device)
+                image, taps = teacher(inputs.flip(3) if mirrored else inputs, taps=True)
+                for place, one in zip(kept, (image, *taps), strict=True):
+                    place[done : done + len(one)] = one
+                done += len(part)
+        self.image, *self.taps = kept
 
     @torch.no_grad()
     def __call__(self, teacher: nn.Module, batch: Pictures) -> tuple[Tensor, list[Tensor]]:

@@ -55,8 +55,9 @@ def train_side_by_side(domain: Domain, settings: Settings, seed: int, cache_dir:
     """Train and keep one seed's networks, as many at a time as there are cores: first the teachers,
     then what needs them and what `families.train_families` trains, short jobs last.
 
-    What a supernet computes before its first step takes memory; one job of the families comes
-    before all supernets, so that two of them do not begin at the same time on two cores.
+    What a supernet computes before its first step takes memory: one job of the families comes
+    before all supernets, so that two of them do not begin at the same time on two cores, and what
+    follows is trained by new processes.
     """
     here = domain, settings, seed, cache_dir
     side_by_side([partial(cycle_teacher, *here), partial(alone, *here)], "teachers")
@@ -66,7 +67,8 @@ def train_side_by_side(domain: Domain, settings: Settings, seed: int, cache_dir:
     singles = [partial(network, domain, settings, seed, name, cache_dir) for name in names]
     look = partial(eyes, domain, settings, cache_dir, loose=True)
     early, *later = family_jobs(domain, settings, cache_dir)
-    side_by_side([early, *many, *later, *singles, look], "networks")
+    side_by_side([early, *many], "supernets")
+    side_by_side([*later, *singles, look], "networks")
     found, *more = (partial(_both_searches, *here, *one) for one in _searches(settings))
     tuned = partial(network, domain, settings, seed, "found, tuned", cache_dir)
     listed = partial(search, *here, "brute_force")

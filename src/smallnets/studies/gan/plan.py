@@ -147,7 +147,7 @@ def _reading(epochs: int) -> TrainSettings:
 
 _SMALL = Settings(
     size=32,
-    train=664,
+    train=600,
     test=128,
     seeds=1,
     held_out=64,
@@ -156,8 +156,8 @@ _SMALL = Settings(
     training=_gan(4),
     supernet=_gan(6),
     tuning=_gan(2),
-    loose=_gan(3),
-    student=_gan(3),
+    loose=_gan(2),
+    student=_gan(2),
     reading=_reading(12),
     search=gan.Evolution(population=12, generations=5),
     searches=2,
