@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from smallnets import structure
 from smallnets.data import Augmentation, Dataset
 from smallnets.distill.matching import Matching, match
 from smallnets.models import cifar_resnet, convnet, memory_format, sound
@@ -89,6 +90,8 @@ NETWORKS = {
     "weight norm": lambda: ending(parametrizations.weight_norm(nn.Conv2d(3, 6, 1, 2))),
     "inside another": lambda: nn.Sequential(nn.Sequential(ending(nn.Conv2d(3, 6, 1, 2)))),
     "scripted": lambda: torch.jit.script(ending(nn.Conv2d(3, 6, 1, 2))),
+    "hashed": lambda: structure.to_hashed(cifar_resnet(8, 4, width=4), share=0.5),
+    "code book": lambda: structure.to_codebook(cifar_resnet(8, 4, width=4), k=4),
     "lazy": lambda: made(ending(nn.LazyConv2d(6, 1, 2))),
 }
 

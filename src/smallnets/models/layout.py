@@ -8,6 +8,7 @@ uxlfoundation/oneDNN issue 6035. Such networks are trained in contiguous memory,
 """
 
 import os
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
@@ -47,7 +48,8 @@ def narrow_strided(network: nn.Module) -> list[str]:
 
     These are 1x1 convolutions in one group, with a stride, whose weight (outputs, inputs, 1, 1),
     or (inputs, outputs, 1, 1) of a transposed one, has fewer than eight channels in second place.
-    Of a module that names no stride, any parameter of such a shape counts.
+    A layer that computes its weight names its `stride` and the `weight_shape`. Of a module that
+    names no stride, any parameter of such a shape counts.
     """
     return [name for name, module in network.named_modules() if _meets(module)]
 
@@ -58,19 +60,15 @@ def _meets(module: nn.Module) -> bool:
     stride = getattr(module, "stride", None)
     if not isinstance(stride, tuple | list):
         own = chain(module.parameters(recurse=False), module.buffers(recurse=False))
-        return any(_narrow(one) for one in own)
+        return any(_narrow(one.shape) for one in own)
     weight = getattr(module, "weight", None)
+    shape = weight.shape if isinstance(weight, Tensor) else getattr(module, "weight_shape", ())
     one_group = getattr(module, "groups", 1) == 1
-    return any(step > 1 for step in stride) and one_group and _narrow(weight)
+    return any(step > 1 for step in stride) and one_group and _narrow(shape)
 
 
-def _narrow(weight: object) -> bool:
-    return (
-        isinstance(weight, Tensor)
-        and weight.dim() == 4
-        and weight.shape[1] < NARROW
-        and tuple(weight.shape[2:]) == (1, 1)
-    )
+def _narrow(shape: Sequence[int]) -> bool:
+    return len(shape) == 4 and shape[1] < NARROW and tuple(shape[2:]) == (1, 1)
 
 
 def without_avx512() -> bool:

@@ -196,7 +196,7 @@ class Codebook(SharedWeight):
 
     def looked_up(self) -> Tensor:
         """The dense weight."""
-        return self.centroids[self.labels.flatten().long()].reshape(self.shape)
+        return self.centroids[self.labels.flatten().long()].reshape(self.weight_shape)
 
     def stored_bits(self, bits: float) -> float:
         """Indices of a fixed length, and the code book with `bits` a centroid."""

@@ -82,7 +82,7 @@ class Hashed(SharedWeight):
 
     def looked_up(self) -> Tensor:
         """The dense weight."""
-        return (self.values[self.bucket] * self.sign).reshape(self.shape)
+        return (self.values[self.bucket] * self.sign).reshape(self.weight_shape)
 
     def stored_bits(self, bits: float) -> float:
         """The values; hashes are computed."""

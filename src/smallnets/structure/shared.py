@@ -21,7 +21,8 @@ class SharedWeight(nn.Module):
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.shape = tuple(layer.weight.shape)
+        self.weight_shape = tuple(layer.weight.shape)
+        self.stride = tuple(getattr(layer, "stride", ()))
         self.movement = Movement.of(layer) if isinstance(layer, nn.Conv2d) else None
         self.groups = getattr(layer, "groups", 1)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
@@ -29,7 +30,7 @@ class SharedWeight(nn.Module):
     @property
     def size(self) -> int:
         """Positions of the weight."""
-        return prod(self.shape)
+        return prod(self.weight_shape)
 
     def looked_up(self) -> Tensor:
         """The dense weight, in its shape, with its graph."""
