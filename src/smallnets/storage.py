@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import uuid4
@@ -100,11 +101,18 @@ def source_digest(*parts: str) -> str:
         path = SOURCE / part
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         for file in files:
+            written = file.stat().st_mtime_ns
             digest.update(file.relative_to(SOURCE).as_posix().encode())
-            digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
-            if file.stat().st_mtime_ns != (imported := WRITTEN.get(file)):
+            digest.update(_file_digest(file, written))
+            if written != (imported := WRITTEN.get(file)):
                 digest.update(f"imported as of {imported}".encode())
     return digest.hexdigest()
+
+
+@cache
+def _file_digest(file: Path, written: int) -> bytes:
+    """SHA-256 of a file as it was written at a time, without regard to its line ends."""
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).digest()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def load_packed(network: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     for key in books.keys() & state.keys():
         book = books[key]
         codes = unpack_codes(state[key], index_bits(len(book.centroids)), book.size)
-        full[key] = codes.reshape(book.shape).to(book.labels)
+        full[key] = codes.reshape(book.weight_shape).to(book.labels)
     try:
         network.load_state_dict(full)
     except RuntimeError as error:

@@ -189,6 +189,7 @@ def test_a_path_narrows_one_layer_after_another(quick):
 def test_a_cloud(domain, quick, kept, measured):
     found = study.cloud(domain, quick, 0, kept, count=5)
     assert all(len(one) == 7 for one in found.values())
+    assert found["config"].shape == (7, 8)
     smallest, largest = found["exact"][:2]
     assert smallest == found["exact"].min() == measured["exact"]["0.5"]
     assert largest == found["exact"].max() == measured["exact"]["1"]

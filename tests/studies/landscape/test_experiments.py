@@ -90,6 +90,8 @@ def test_early_exits_are_counted_by_their_mean_and_have_no_file(bench, kept):
     assert "onnx" not in found
     made = study.conditions(bench.settings)["early exit"].make(bench)
     assert float(found["macs"]) == pytest.approx(made.macs)
+    dense = study.finish(bench.dataset, bench.settings, 0, "float", kept)
+    assert float(found["macs"]) < float(dense["macs"])  # half of the training images leave early
 
 
 def test_files_hold_the_codes_and_only_what_is_left(bench):
@@ -195,6 +197,16 @@ def test_what_is_only_counted_has_no_accuracy(bars, quick):
         assert len(found["onnx"]) > 1000
     whole = study.finish(bars, counted, 0, "depthwise separable")  # claims look at it
     assert 0 <= float(whole["accuracy"]) <= 1
+
+
+def test_what_is_only_counted_still_looks_at_its_images(bars, quick):
+    bench = study.Bench(bars, replace(quick, anew_epochs=0), 0, None)
+    for name in ("fire", "shuffle unit"):
+        network = study.conditions(bench.settings)[name].make(bench).network
+        with torch.no_grad():
+            answers = network(bench.images[:16])
+        spread = answers.max(0).values - answers.min(0).values
+        assert float(spread.max()) > 0.01 * float(answers.abs().max()), name
 
 
 def test_nobody_waits_for_the_dense_network(quick):
