@@ -157,11 +157,11 @@ PRESETS = {
         rates=RATES,
         lower=LOWER,
         swept=(*CORE, "replay_only", "lwf_full", "ewc", "mas", "abd"),
-        sweep_seeds=2,
+        sweep_seeds=1,
         chosen=(),
         first=_quick(40, 0.2),
-        training=_quick(12, 0.1),
-        generator=_making(500),
+        training=_quick(36, 0.1),
+        generator=_making(1000),
     ),
     # CIFAR-100 in five steps of twenty, as published; here also with a far task.
     "paper": Settings(
