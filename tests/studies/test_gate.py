@@ -55,6 +55,7 @@ REPORTS = {
 BEST = ("study.best_setting", "study.best_weights")  # they choose by results
 # What chapters make of test images: the statements' names.
 SHOWN = {
+    "01_resource_efficient": {"testing"},  # of a table by which nothing is chosen
     "08_vertical_layering": {"pixels", "count"},
     "09_genie": {"full", "unseen"},
 }
