@@ -42,18 +42,23 @@ def test_a_first_step_runs(title, names):
 
 def test_there_is_one_for_every_room():
     text = PAGE.read_text(encoding="utf-8")
-    assert len(sections()) == 15  # what the reader brings, and fourteen first steps
+    assert len(sections()) == 16  # what the reader brings, and fifteen first steps
     rooms = (
         "training",
         "measure",
         "distill",
         "prune",
         "search",
+        "gan",
         "quantize",
+        "structure",
         "synthesize",
         "deploy",
     )
-    assert all(f"from smallnets.{room} import" in text or room == "measure" for room in rooms)
+    assert all(
+        f"from smallnets.{room} import" in text or f"from smallnets import {room}\n" in text
+        for room in rooms
+    )
 
 
 def test_blocks_fit_a_telephone():

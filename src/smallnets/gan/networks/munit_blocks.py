@@ -73,7 +73,7 @@ class ConvBlock(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + block(block(x)), of two `ConvBlock`s.
+    """x + block(block(x)); each block is a `ConvBlock`.
 
     Args:
         channels: of x.

@@ -102,7 +102,7 @@ def _resized(labels: Tensor, x: Tensor) -> Tensor:
 
 
 class SPADEBlock(nn.Module):
-    """shortcut(x) + conv1(lrelu(spade1(conv0(lrelu(spade0(x)))))).
+    """Twice a norm, a leaky ReLU and a convolution, beside a shortcut.
 
     The shortcut is x itself, or a 1 x 1 convolution without bias of a third SPADE of x.
 
