@@ -17,7 +17,7 @@ from smallnets.storage import content_key
 from smallnets.studies.networks import build_network
 from smallnets.studies.questions import Questioned, Questions
 from smallnets.studies.replay.conditions import DREAMT, Condition, generators
-from smallnets.studies.replay.plan import STRENGTHS, Settings
+from smallnets.studies.replay.plan import EWC_STRENGTH, MAS_STRENGTH, Settings
 from smallnets.studies.replay.scenarios import FAR, NEAR, scenario, sequence
 from smallnets.synthesize import replay as r
 from smallnets.training import Classification, fit, run_parallel
@@ -190,7 +190,8 @@ def inheriting(settings: Settings, condition: Condition, rate: float) -> r.Incre
         joint_pass=condition.joint_pass,
         freeze_bn=condition.freeze_bn,
         importance_images=settings.images,
-        **STRENGTHS,
+        ewc_strength=EWC_STRENGTH,
+        mas_strength=MAS_STRENGTH,
     )
 
 

@@ -16,7 +16,7 @@ RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 LOWER = (0.0003, 0.001, 0.003, 0.01)
 # Of EWC's and MAS's penalties: of 1, 0.1, 0.01 and 0.001 of the library's, at rates from 0.003 to
 # 0.1, those that were best on held-out images of glyphs62, near, with one seed and 36 epochs.
-STRENGTHS = {"ewc_strength": 100.0, "mas_strength": 0.1}
+EWC_STRENGTH, MAS_STRENGTH = 100.0, 0.1
 # Of a sweep of one seed at the scale "small", with steps of 8 epochs: what it does not try again.
 FOUND = (
     *(("near, finetune", 0.1), ("near, noise_replay", 0.3)),
