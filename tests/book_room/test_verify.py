@@ -116,6 +116,20 @@ def test_counts_names_and_sizes_must_be_the_same_everywhere(arithmetic):
     ]
 
 
+@pytest.mark.parametrize("arithmetic", [HERE, THERE])
+def test_what_a_clock_said_must_be_there_and_need_not_be_the_same(arithmetic):
+    stored, fresh = record(), record(arithmetic)
+    stored["measurements"]["timed gain"] = {"PyTorch": [1.7], "ONNX": [3.1], "other": [1.0]}
+    fresh["measurements"]["timed gain"] = {"PyTorch": [1.2], "ONNX": [4.0], "other": [0.1]}
+    assert problems(fresh, stored) == []
+    fresh["measurements"]["timed gain"] = {"PyTorch": [], "ONNX": [np.nan]}
+    assert problems(fresh, stored) == [
+        "timed gain/ONNX: nan instead of numbers",
+        "timed gain/PyTorch: shape (0,) instead of (1,)",
+        "timed gain/other was not measured",
+    ]
+
+
 def test_a_choice_of_one_number_is_compared_in_the_same_arithmetic_only():
     fresh = record()
     fresh["measurements"]["chosen weight"] = 1000.0

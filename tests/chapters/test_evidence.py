@@ -1,8 +1,8 @@
 """Stored evidence is that of today's claims and settings, and its verdicts follow from its numbers.
 
 A chapter makes its claims in cells tagged `claims`, of nothing but the measurements, which they
-call `measured`, the settings, and what the chapter imports. So the claims of today can be made of
-the measurements that a record holds.
+call `measured`, the settings, the images, and what the chapter imports. So the claims of today can
+be made of the measurements that a record holds.
 """
 
 import ast
@@ -15,16 +15,17 @@ from types import SimpleNamespace
 import pytest
 
 from smallnets import data
-from smallnets.book import Claim, Comparison, chapter
+from smallnets.book import CHAPTERS, Claim, Comparison, chapter
 from smallnets.book.claims import definitions, judge
 from smallnets.book.freshness import plainly, read_record, result_name
 from smallnets.book.proof import NEEDED, Evidence, changed
 
 ROOT = Path(__file__).parents[2]
+KNOWN = (*data.names(), "scenes")  # what can be made here
 RECORDS = sorted((ROOT / "book" / "results").glob("*-evidence.json"))
 
 
-def claims_of(cells, measured, dataset):
+def claims_of(cells, measured, dataset, scale="evidence"):
     """The claims of a chapter's cells, made of measurements of a data set; and the settings.
 
     Claims may see the images and the settings of the run; those of a file, which is not here, are
@@ -39,8 +40,9 @@ def claims_of(cells, measured, dataset):
             kept = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
             exec(compile(ast.Module(kept, []), "imports", "exec"), names)
     if "study" in names:
-        known = dataset if dataset in data.names() else "glyphs10"
-        names["images"], names["settings"] = names["study"].prepare(known, "evidence")[:2]
+        known = dataset if dataset in KNOWN else "glyphs10"
+        names["images"], names["settings"] = names["study"].prepare(known, scale)[:2]
+        names["domain"] = names["images"]  # as a chapter calls images that become others
     for source, cell in zip(sources, code, strict=True):
         if "claims" in cell["metadata"].get("tags", []):
             exec(source, names)
@@ -51,7 +53,7 @@ def faults(record, cells):
     """What is wrong with evidence: how it differs from what its chapter says today."""
     claims, settings = claims_of(cells, record["measurements"], record["dataset"])
     found = [] if definitions(claims) == record["definitions"] else ["claims"]
-    if settings and record["dataset"] in data.names():
+    if settings and record["dataset"] in KNOWN:
         found = changed(Evidence(record), claims, settings)
     rows = plainly(judge(claims))
     for name in ("verdict", "reason"):  # a reason is printed as the record holds it
@@ -70,6 +72,15 @@ def test_stored_evidence_is_that_of_the_claims_and_settings_of_today():
         notebook = ROOT / "chapters" / chapter(record["chapter"]).notebook
         wrong[path.name] = faults(record, read_record(notebook, "cells")["cells"])
     assert not any(wrong.values()), wrong
+
+
+@pytest.mark.parametrize("one", CHAPTERS, ids=lambda one: one.number)
+def test_a_chapters_claims_can_be_made_of_what_its_record_holds(one):
+    notebook = ROOT / "chapters" / one.notebook
+    record = read_record(notebook.with_suffix(".record.json"), "measurements")
+    cells = read_record(notebook, "cells")["cells"]
+    claims, _ = claims_of(cells, record["measurements"], record["dataset"], "small")
+    assert definitions(claims) == record["definitions"]
 
 
 def test_a_chapter_claims_what_its_evidence_judged():

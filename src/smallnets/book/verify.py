@@ -16,6 +16,7 @@ CONFIDENCE = 0.999
 RARE = 0.001  # how often a record that is right may be doubted
 ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
 USUAL, FAR = 0.05, 0.2  # between accuracies, means of two trainings: half, and nine tenths
+TIMED = "timed "  # begins the names of measurements in which a clock has a part
 ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
 
 
@@ -41,6 +42,9 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     measurements some are further off by chance: as many as chance explains in all but one record
     of a thousand are forgiven, unless they are so far off that one would be too many.
 
+    A clock never says the same twice. What it had a part in, whose names begin with "timed", must
+    have been measured, and be numbers.
+
     One or two seeds have no spread to speak of. Of the accuracies that have no more, half must be
     within 5 points of the stored ones, and nine tenths within 20.
     """
@@ -58,8 +62,11 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     common = sorted(then.keys() & now.keys())
     far: list[str] = []
     for name in common:
-        if word := _difference(now[name], then[name], same, CONFIDENCE):
-            sure = same or _difference(now[name], then[name], same, 1 - RARE / len(common))
+        both = now[name], then[name]
+        if name.startswith(TIMED):
+            found += [f"{name}: {word}"] if (word := _not_measured(*both)) else []
+        elif word := _difference(*both, same, CONFIDENCE):
+            sure = same or _difference(*both, same, 1 - RARE / len(common))
             (found if sure else far).append(f"{name}: {word}")
     if len(far) > stats.binom.ppf(1 - RARE, len(common), 1 - CONFIDENCE):
         found += far
@@ -101,6 +108,13 @@ def _accuracies_of_few_seeds(
     if len(far) > len(apart) / 10:
         found += [f"{name}: {distance:.2g} apart" for name, distance in far.items()]
     return found
+
+
+def _not_measured(now: np.ndarray, then: np.ndarray) -> str:
+    """What is wrong with a measurement that need not be the same, or an empty string."""
+    if now.shape != then.shape:
+        return f"shape {now.shape} instead of {then.shape}"
+    return "" if np.isfinite(now).all() else f"{_short(now)} instead of numbers"
 
 
 def _difference(now: np.ndarray, then: np.ndarray, same: bool, confidence: float) -> str:

@@ -24,6 +24,7 @@ from smallnets.studies.gan.plan import Settings
 from smallnets.training.workers import threads
 
 RUNTIMES = ("PyTorch", "ONNX Runtime")
+COUNTS = ("exact", "published")
 COMPARED = ("teacher", "blocks", "compressed")
 BLOCK = 5.0  # milliseconds that a block of calls lasts at least
 Shape = tuple[int, ...]
@@ -138,38 +139,43 @@ def measure_latency(
 
     Returns:
         "gain": "exact" and "published" -> how many times fewer multiply-accumulates the compressed
-        network has than the teacher, "PyTorch" and "ONNX Runtime" -> how many times faster it is,
-        for one image and one thread; "rank": "exact, PyTorch", ... -> Spearman's correlation of a
-        count and a latency over random configurations. Lists over seeds.
+        network has than the teacher; "timed gain": "PyTorch" and "ONNX Runtime" -> how many times
+        faster it is, for one image and one thread; "timed rank": "exact, PyTorch", ... ->
+        Spearman's correlation of a count and a latency over random configurations. Lists over
+        seeds.
     """
-    gains: dict[str, list[float]] = {}
-    ranks: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {"gain": {}, "timed gain": {}, "timed rank": {}}
     for seed in seeds:
         rows = time_side_by_side(domain, settings, seed, cache_dir)
-        for name, value in _gains(rows).items():
-            gains.setdefault(name, []).append(value)
         times = time_configurations(domain, settings, seed, cache_dir)
-        for counted in ("exact", "published"):
-            for runtime in RUNTIMES:
-                two = (torch.from_numpy(times[one]) for one in (counted, runtime))
-                rank = correlations(*two).spearman
-                ranks.setdefault(f"{counted}, {runtime}", []).append(rank)
-    return {"gain": gains, "rank": ranks}
+        for measure, values in {**_gains(rows), "timed rank": _ranks(times)}.items():
+            for name, value in values.items():
+                found[measure].setdefault(name, []).append(value)
+    return found
 
 
-def _gains(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _gains(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Teacher over compressed, of counts and of milliseconds."""
     mine = {(row["name"], row["runtime"]): row for row in rows}
-    whole, small = (mine[name, RUNTIMES[0]] for name in ("teacher", "compressed"))
+
+    def gain(measure: str, runtime: str = RUNTIMES[0]) -> float:
+        whole, small = (mine[name, runtime][measure] for name in ("teacher", "compressed"))
+        return float(whole / small)
+
     return {
-        **{name: float(whole[name] / small[name]) for name in ("exact", "published")},
-        **{
-            runtime: float(
-                mine["teacher", runtime]["milliseconds"]
-                / mine["compressed", runtime]["milliseconds"]
-            )
-            for runtime in RUNTIMES
-        },
+        "gain": {name: gain(name) for name in COUNTS},
+        "timed gain": {runtime: gain("milliseconds", runtime) for runtime in RUNTIMES},
+    }
+
+
+def _ranks(times: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of every count and every runtime."""
+    return {
+        f"{counted}, {runtime}": correlations(
+            torch.from_numpy(times[counted]), torch.from_numpy(times[runtime])
+        ).spearman
+        for counted in COUNTS
+        for runtime in RUNTIMES
     }
 
 
