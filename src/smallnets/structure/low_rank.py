@@ -9,6 +9,9 @@ same rank costs something else in each.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +29,8 @@ from smallnets.structure.layers import (
     with_bias,
 )
 from smallnets.structure.ranks import check_rank
+
+Conv = TypeVar("Conv", bound=nn.Module)
 
 
 def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -104,6 +109,13 @@ class LowRankLinear(nn.Sequential):
         return dense_linear(self.up.weight @ self.down.weight, self.up.bias, self)
 
 
+def _in_place_of(layer: nn.Conv2d, make: Callable[..., Conv], weights: dict[str, Tensor]) -> Conv:
+    """A convolution with the sizes and the bias of another one, and weights of its own."""
+    sizes = layer.in_channels, layer.out_channels, layer.kernel_size
+    how = {"groups": layer.groups, "bias": layer.bias is not None, **conv_options(layer)}
+    return filled(partial(make, *sizes, **how), layer, with_bias(layer, "mix.bias", weights))
+
+
 class LowRankConv2d(nn.Sequential):
     """`rank` filters of the whole kernel, mixed by a 1x1 convolution: the weight as (O, I h w).
 
@@ -146,21 +158,11 @@ class LowRankConv2d(nn.Sequential):
         """
         check_layer(layer, nn.Conv2d)
         mix, filters = low_rank_factors(cls._matrix(layer), rank)
-        return filled(
-            lambda: cls(
-                layer.in_channels, layer.out_channels, layer.kernel_size, rank,
-                groups=layer.groups, bias=layer.bias is not None, **conv_options(layer),
-            ),
-            layer,
-            with_bias(
-                layer,
-                "mix.bias",
-                {
-                    "filters.weight": filters.reshape(-1, *layer.weight.shape[1:]),
-                    "mix.weight": mix.reshape(layer.out_channels, rank, 1, 1),
-                },
-            ),
-        )  # fmt: skip
+        weights = {
+            "filters.weight": filters.reshape(-1, *layer.weight.shape[1:]),
+            "mix.weight": mix.reshape(layer.out_channels, rank, 1, 1),
+        }
+        return _in_place_of(layer, partial(cls, rank=rank), weights)
 
     @staticmethod
     def _matrix(layer: nn.Conv2d) -> Tensor:
@@ -233,21 +235,11 @@ class BasisConv2d(nn.Module):
         """
         check_layer(layer, nn.Conv2d)
         mix, kernels = low_rank_factors(cls._matrix(layer), rank)
-        return filled(
-            lambda: cls(
-                layer.in_channels, layer.out_channels, layer.kernel_size, rank,
-                groups=layer.groups, bias=layer.bias is not None, **conv_options(layer),
-            ),
-            layer,
-            with_bias(
-                layer,
-                "mix.bias",
-                {
-                    "kernels": kernels.reshape(rank, 1, *layer.kernel_size),
-                    "mix.weight": mix.reshape(layer.out_channels, -1, 1, 1),
-                },
-            ),
-        )  # fmt: skip
+        weights = {
+            "kernels": kernels.reshape(rank, 1, *layer.kernel_size),
+            "mix.weight": mix.reshape(layer.out_channels, -1, 1, 1),
+        }
+        return _in_place_of(layer, partial(cls, rank=rank), weights)
 
     @staticmethod
     def _matrix(layer: nn.Conv2d) -> Tensor:

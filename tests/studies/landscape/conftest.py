@@ -24,7 +24,7 @@ def bars() -> Dataset:
 @pytest.fixture(scope="session")
 def quick() -> study.Settings:
     """One epoch of ten steps, with the arithmetic that every machine has."""
-    settings = study.PRESETS["smoke"]
+    settings = replace(study.PRESETS["smoke"], table=True)
     how = replace(settings.training, batch_size=8, device="cpu")
     return replace(
         settings, network="resnet-8-4", resolution=8, train=80, test=40, calibration=24,

@@ -15,9 +15,17 @@ class _Quantized:
 
     weight: nn.Parameter
     bias: nn.Parameter | None
-    w_quant: Quantizer | None
-    a_quant: ActQuantizer | None
-    g_quant: GradientQuantizer | None
+
+    def __init__(
+        self,
+        *args: Any,
+        w_quant: Quantizer | None = None,
+        a_quant: ActQuantizer | None = None,
+        g_quant: GradientQuantizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.w_quant, self.a_quant, self.g_quant = w_quant, a_quant, g_quant
 
     def quantized_weight(self) -> Tensor:
         """The weight that the layer computes with."""
@@ -73,17 +81,6 @@ class QuantConv2d(_Quantized, nn.Conv2d):
     All else is as `torch.nn.Conv2d` has it.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        w_quant: Quantizer | None = None,
-        a_quant: ActQuantizer | None = None,
-        g_quant: GradientQuantizer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.w_quant, self.a_quant, self.g_quant = w_quant, a_quant, g_quant
-
     def forward(self, x: Tensor) -> Tensor:
         """Images (batch, channels, height, width) to maps, as the convolution's."""
         return self._computed(x, self._conv_forward)
@@ -91,17 +88,6 @@ class QuantConv2d(_Quantized, nn.Conv2d):
 
 class QuantLinear(_Quantized, nn.Linear):
     """A linear layer over quantised inputs and weights; arguments as of `QuantConv2d`."""
-
-    def __init__(
-        self,
-        *args: Any,
-        w_quant: Quantizer | None = None,
-        a_quant: ActQuantizer | None = None,
-        g_quant: GradientQuantizer | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.w_quant, self.a_quant, self.g_quant = w_quant, a_quant, g_quant
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features in) to (..., features out)."""

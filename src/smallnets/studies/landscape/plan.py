@@ -149,6 +149,7 @@ PRESETS = {
         ticket_epochs=1,
         slow_epochs=1,
         anew_epochs=1,
+        table=False,
         passes=3,
         calibration=40,
     ),
