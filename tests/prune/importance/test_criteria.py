@@ -20,7 +20,15 @@ from smallnets.prune.importance.derivatives import (
 )
 from smallnets.prune.importance.gates import Site, gated, sites_everywhere
 from smallnets.prune.importance.groups import channel_groups
-from smallnets.prune.importance.scores import CRITERIA, divide_by_sites, gate_free_gradients, scores
+from smallnets.prune.importance.scores import (
+    CRITERIA,
+    divide_by_sites,
+    gate_free_gradients,
+    per_unit,
+    scores,
+)
+
+CRITERIA_OF_FILTERS = ("magnitude", "magnitude L1", "Taylor weights", "weights as a group")
 
 
 @pytest.fixture
@@ -69,6 +77,57 @@ def test_a_gate_behind_a_linear_layer_is_the_contribution_of_its_weights(batches
     assert not torch.allclose(alone, slopes[0].square(), rtol=1e-3)  # the bias counts
     both = (layer.weight * one["1.weight"]).sum(1) + layer.bias * one["1.bias"]
     assert torch.allclose(both.square(), slopes[0].square())
+
+
+@pytest.fixture(params=[1, 2], ids=["one block", "two blocks"])
+def transposed(request):
+    """A network whose second layer is a transposed convolution of 8 channels to 12."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Tanh(), nn.ConvTranspose2d(8, 12, 2, 2, groups=request.param),
+        nn.Tanh(), nn.Flatten(), nn.Linear(12 * 144, 5),
+    ).double()  # fmt: skip
+
+
+def test_filters_of_a_transposed_convolution_are_its_outputs(transposed, batches):
+    images, layer = batches[0][0], transposed[2]
+    groups = {"2": channel_groups(transposed, images)["2"]}
+    slopes = per_batch(gate_gradients(transposed, {"2": groups["2"].sites}, batches))["2"]
+    assert torch.allclose(gate_free_gradients(transposed, groups, batches)["2"], slopes)
+    (step,) = parameter_gradients(transposed, batches[:1])
+    blocks = range(layer.groups)
+    inputs, outputs = 8 // layer.groups, 12 // layer.groups
+    filters, gradients = (
+        torch.stack([
+            values[block * inputs : (block + 1) * inputs, place]
+            for block in blocks for place in range(outputs)
+        ])
+        for values in (layer.weight.detach(), step["2.weight"])
+    )  # fmt: skip
+    found = scores(transposed, groups, batches[:1], CRITERIA_OF_FILTERS)
+    (member,), size = groups["2"].producers, groups["2"].size
+    assert (size, len(member.places)) == (12 // layer.groups, 12)
+    by_hand = {
+        "magnitude": filters.square().sum((1, 2, 3)),
+        "magnitude L1": filters.abs().sum((1, 2, 3)),
+        "Taylor weights": criteria.taylor_weight(filters, gradients),
+    }
+    for name, expected in by_hand.items():
+        assert torch.allclose(found[name]["2"], per_unit(expected, member, size)), name
+    together = per_unit((filters * gradients).sum((1, 2, 3)), member, size).square()
+    assert torch.allclose(found["weights as a group"]["2"], together)
+
+
+@pytest.mark.parametrize("name", ["oracle", "OBD", "Taylor SO"])
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.Dropout(0.5)])
+def test_many_versions_at_once_need_a_network_that_stays_as_it_is(batches, name, layer):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.Flatten(), nn.Linear(144, 5)).double()
+    groups = channel_groups(network.eval(), batches[0][0])
+    assert scores(network, groups, batches, (name,))[name]["0"].shape == (4,)
+    kind = type(layer).__name__
+    match = rf"need a network in evaluation mode; layer '1', a {kind}, is in training mode"
+    with pytest.raises(ValueError, match=match):
+        scores(network.train(), groups, batches, (name,))
 
 
 def test_first_order_is_exact_for_a_linear_loss_and_second_order_for_a_quadratic_one(batches):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from smallnets import checks
 from smallnets.batches import Batches, Source, check_labelled
@@ -40,6 +42,20 @@ def copies(labels: Tensor) -> int:
     at once.
     """
     return max(1, 512 // len(labels))
+
+
+def check_steady(model: nn.Module) -> None:
+    """Raise ValueError, with the name of a layer, if the network changes or draws something in
+    every pass: many versions of it that are computed at once would not be those of one pass.
+    """
+    for name, module in model.named_modules():
+        moves = isinstance(module, _NormBase) and module.track_running_stats
+        draws = isinstance(module, _DropoutNd) and module.p > 0
+        if module.training and (moves or draws):
+            raise ValueError(
+                "the oracle and second derivatives need a network in evaluation mode; "
+                f"layer {name!r}, a {type(module).__name__}, is in training mode"
+            )
 
 
 def finite(name: str, value: Tensor) -> Tensor:
@@ -124,7 +140,11 @@ def gate_curvatures(
 
     Exact: the diagonal of each gate's Hessian from its products with unit vectors, forward over
     reverse, for `chunk` channels at once. ReLU and max-pooling bend nowhere but in points.
+
+    Raises:
+        ValueError: a layer that changes or draws something in every pass, see `check_steady`.
     """
+    check_steady(model)
 
     def second(name: str, one: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         def value(z: Tensor) -> Tensor:
@@ -155,7 +175,12 @@ def losses_without(
     chunk: int = 16,
     opened: Gates | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Losses of the whole network (T,), and gate -> (T, channels) losses without each channel."""
+    """Losses of the whole network (T,), and gate -> (T, channels) losses without each channel.
+
+    Raises:
+        ValueError: a layer that changes or draws something in every pass, see `check_steady`.
+    """
+    check_steady(model)
 
     def ablated(name: str, one: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         def value(z: Tensor) -> Tensor:
@@ -195,8 +220,9 @@ def best_subset(
         (ways,).
 
     Raises:
-        ValueError: an unknown gate, or more channels than it has.
+        ValueError: an unknown gate, more channels than it has, or as in `losses_without`.
     """
+    check_steady(model)
     checks.one_of("gate", name, sites)
     data = paired(model, batches)
     one = open_gates(model, {name: sites[name]}, data.first()[0])[name]

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from smallnets import checks
 from smallnets.batches import Batches
@@ -148,6 +149,15 @@ def per_unit(values: Tensor, member: Member, size: int) -> Tensor:
     return values.new_zeros(size).index_add(0, units, values[places])
 
 
+def outputs_first(layer: nn.Module, values: Tensor) -> Tensor:
+    """Numbers of the shape of a layer's weight, with its output channels first as filters have
+    them. A transposed convolution has its inputs first, and blocks of outputs behind them.
+    """
+    if not isinstance(layer, _ConvTransposeNd):
+        return values
+    return values.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def weight_scores(
     model: nn.Module,
     groups: Mapping[str, ChannelGroup],
@@ -214,7 +224,7 @@ def gate_free_gradients(
     slopes: dict[str, list[Tensor]] = {name: [] for name in groups}
     for step in parameter_gradients(model, batches, loss, names):
         moved = {
-            name: (parameters[name] * gradient).reshape(len(gradient), -1).sum(1)
+            name: _by_channel(model, name, parameters[name] * gradient)
             for name, gradient in step.items()
         }
         for name, group in groups.items():
@@ -226,6 +236,13 @@ def gate_free_gradients(
             ]
             slopes[name].append(sum_of(parts))
     return {name: torch.stack(steps) for name, steps in slopes.items()}
+
+
+def _by_channel(model: nn.Module, name: str, values: Tensor) -> Tensor:
+    """Sums over the filters of a weight; a bias or a scale stays as it is."""
+    if values.ndim == 1:
+        return values
+    return outputs_first(model.get_submodule(name.rpartition(".")[0]), values).flatten(1).sum(1)
 
 
 def sum_of(parts: Iterable[Tensor]) -> Tensor:
@@ -245,7 +262,7 @@ def divide_by_sites(found: Scores, groups: Mapping[str, ChannelGroup]) -> Scores
 def _weight(model: nn.Module, member: Member) -> Tensor:
     layer = model.get_submodule(member.module)
     check_plain(member.module, layer)
-    return layer.weight.detach()  # type: ignore[operator, union-attr]
+    return outputs_first(layer, layer.weight.detach())  # type: ignore[operator, union-attr]
 
 
 def _norms(group: ChannelGroup) -> tuple[Member, ...]:
@@ -263,18 +280,19 @@ def _gradient_scores(
 ) -> dict[str, Scores]:
     scaled = "Taylor scale" in names
     members = [m for g in groups.values() for m in (*g.producers, *(g.norms if scaled else ()))]
-    weights = {f"{m.module}.weight": _weight(model, m) for m in members}
-    (step,) = parameter_gradients(model, [batch], loss, sorted(weights))
+    weights = {m.module: _weight(model, m) for m in members}
+    (step,) = parameter_gradients(model, [batch], loss, [f"{name}.weight" for name in weights])
+    pair = partial(_pair, model, weights, step)
     found: dict[str, Scores] = {name: {} for name in OF_GRADIENTS if scaled or "weight" in name}
     for group in groups.values():
-        pairs = [(m, *_pair(m, weights, step)) for m in group.producers]
+        pairs = [(m, *pair(m)) for m in group.producers]
         found["Taylor weights"][group.name] = sum_of(
             per_unit(formulas.taylor_weight(w, g), m, group.size) for m, w, g in pairs
         )
         together = sum_of(per_unit((w * g).flatten(1).sum(1), m, group.size) for m, w, g in pairs)
         found["weights as a group"][group.name] = together.square()
         if scaled:
-            behind = [(m, *_pair(m, weights, step)) for m in group.norms]
+            behind = [(m, *pair(m)) for m in group.norms]
             found["Taylor scale"][group.name] = (
                 sum_of(per_unit(w * g, m, group.size) for m, w, g in behind).square()
                 if behind
@@ -284,10 +302,10 @@ def _gradient_scores(
 
 
 def _pair(
-    member: Member, weights: Mapping[str, Tensor], step: Mapping[str, Tensor]
+    model: nn.Module, weights: Mapping[str, Tensor], step: Mapping[str, Tensor], member: Member
 ) -> tuple[Tensor, Tensor]:
-    name = f"{member.module}.weight"
-    return weights[name], step[name]
+    slope = step[f"{member.module}.weight"]
+    return weights[member.module], outputs_first(model.get_submodule(member.module), slope)
 
 
 def _output_scores(

@@ -21,10 +21,8 @@ from smallnets.prune.importance import (
     weight_scores,
 )
 from smallnets.prune.importance.derivatives import Data
-from smallnets.prune.importance.scores import OF_WEIGHTS
+from smallnets.prune.importance.scores import OF_WEIGHTS, outputs_first
 from smallnets.prune.sparse.masks import SCOPES, keep_largest
-
-OF_FILTERS = ("magnitude", "magnitude L1", "Taylor weights", "weights as a group")
 
 
 def channel_masks(
@@ -74,15 +72,13 @@ def prune_channels(
 
     Raises:
         ValueError: an unknown criterion, scope or module; an amount outside [0, 1] or that leaves a
-            group less than `least`; no batches where the criterion needs them; a criterion of
-            filters for transposed convolutions; or a network whose channels cannot be removed.
+            group less than `least`; no batches where the criterion needs them; or a network whose
+            channels cannot be removed.
     """
     checks.between("amount", amount, 0, 1)
     checks.one_of("criterion", criterion, CRITERIA)
     checks.one_of("scope", scope, SCOPES)
     groups = channel_groups(network, example, ignored)
-    if criterion in OF_FILTERS:
-        _check_filters(network, groups, criterion)
     if criterion in OF_WEIGHTS:
         found = weight_scores(network, groups, criterion)
     elif batches is None:
@@ -92,17 +88,6 @@ def prune_channels(
     if scope == "global":
         found = divide_by_sites(found, groups)
     return remove(network, groups, channel_masks(found, amount, scope, least=least), example)
-
-
-def _check_filters(network: nn.Module, groups: Mapping[str, ChannelGroup], criterion: str) -> None:
-    """Refuse layers whose weights do not begin with the channels that they write."""
-    for group in groups.values():
-        for member in group.producers:
-            if isinstance(network.get_submodule(member.module), _ConvTransposeNd):
-                raise ValueError(
-                    f"criterion {criterion!r} ranks filters, which layer {member.module!r}, a "
-                    'transposed convolution, has none of: take "Taylor FO", "BN scale" or "random"'
-                )
 
 
 def open_units(sizes: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,13 +105,11 @@ def by_output(layer: nn.Module) -> Tensor:
     Raises:
         ValueError: a transposed convolution in blocks, of which there is no such view.
     """
-    if not isinstance(layer, _ConvTransposeNd):
-        return layer.weight  # type: ignore[return-value]
-    if layer.groups > 1:
+    if isinstance(layer, _ConvTransposeNd) and layer.groups > 1:
         raise ValueError(
             f"a transposed convolution must have groups=1 to be pruned; got {layer.groups}"
         )
-    return layer.weight.transpose(0, 1)
+    return outputs_first(layer, layer.weight)  # type: ignore[arg-type]
 
 
 class Grouped(nn.Module):
