@@ -102,17 +102,19 @@ def source_digest(*parts: str) -> str:
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         for file in files:
             written = file.stat().st_mtime_ns
-            digest.update(file.relative_to(SOURCE).as_posix().encode())
-            digest.update(_file_digest(file, written))
+            digest.update(_named_digest(file, written))
             if written != (imported := WRITTEN.get(file)):
                 digest.update(f"imported as of {imported}".encode())
     return digest.hexdigest()
 
 
 @cache
-def _file_digest(file: Path, written: int) -> bytes:
-    """SHA-256 of a file as it was written at a time, without regard to its line ends."""
-    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).digest()
+def _named_digest(file: Path, written: int) -> bytes:
+    """The name of a file in the library, and SHA-256 of it as it was written at a time, without
+    regard to its line ends.
+    """
+    content = file.read_bytes().replace(b"\r\n", b"\n")
+    return file.relative_to(SOURCE).as_posix().encode() + hashlib.sha256(content).digest()
 
 
 @contextmanager

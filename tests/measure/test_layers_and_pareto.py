@@ -44,6 +44,25 @@ def test_own_products_and_layers_used_twice():
     assert layer_sizes(nn.Linear(3, 2), (3,))[0].macs == 6
 
 
+class InALoop(nn.Module):
+    """Calls what is in its lists, and never the lists themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3)))
+        self.others = nn.ModuleList([nn.Flatten(), nn.Linear(4 * 16, 2)])
+
+    def forward(self, x):
+        for layer in (*self.first, *self.others):
+            x = layer(x)
+        return x
+
+
+def test_layers_of_a_list_that_is_not_called_are_counted_once():
+    sizes = {one.name: one.macs for one in layer_sizes(InALoop(), (3, 8, 8))}
+    assert sizes == {"first.0": 27 * 4 * 36, "first.1.1": 36 * 4 * 16, "others.1": 128}
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

@@ -106,7 +106,8 @@ def interleaved(
     warm_up: int = 2,
     wait: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
-    """Time several things in turns, round after round, so that a busy moment slows all alike.
+    """Time several things in turns, round after round, so that a busy moment slows all alike. The
+    order of a round is drawn, so that none always comes behind the same other one.
 
     Args:
         calls: name -> what is timed.
@@ -128,9 +129,10 @@ def interleaved(
         once = min(_milliseconds(call, 1, wait) for _ in range(3)) if block else 1.0
         runs[name] = max(1, round(block / max(once, 1e-4)))
     times: dict[str, list[float]] = {name: [] for name in calls}
+    draw = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(_milliseconds(call, runs[name], wait))
+        for name in draw.permutation(list(calls)).tolist():  # else each finds the same cache
+            times[name].append(_milliseconds(calls[name], runs[name], wait))
     return {
         name: Timing(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
         for name, values in times.items()

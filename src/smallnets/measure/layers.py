@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -72,13 +73,20 @@ def layer_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerSiz
     root = type(model).__name__
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
 
+    modules = dict(model.named_modules())
+
+    def inside(name: str) -> int:
+        children = (child for child, _ in modules[name].named_children()) if name in modules else ()
+        return sum(whole_macs(f"{name}.{child}".lstrip(".")) for child in children)
+
+    @cache
     def whole_macs(name: str) -> int:
-        return flops.get(f"{root}.{name}" if name else "Global", 0) // 2
+        """Of a module and all in it, which may be called without it: `for one in self.layers`."""
+        return max(flops.get(f"{root}.{name}" if name else "Global", 0) // 2, inside(name))
 
     found, counted = [], set[int]()
-    for name, module in model.named_modules():
-        inside = [f"{name}.{child}" if name else child for child, _ in module.named_children()]
-        macs = whole_macs(name) - sum(map(whole_macs, inside))
+    for name, module in modules.items():
+        macs = whole_macs(name) - inside(name)
         own = [p for p in module.parameters(recurse=False) if id(p) not in counted]
         counted.update(id(parameter) for parameter in own)
         count = sum(parameter.numel() for parameter in own)

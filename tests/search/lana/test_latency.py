@@ -54,9 +54,11 @@ def test_things_are_timed_in_turns():
             time.sleep(0.002)
             return x
 
-    things = {name: (Noting(name), torch.zeros(1)) for name in "ab"}
-    interleaved_latency(things, rounds=4, block=1.0)
-    assert "".join(order).endswith("abababab")
+    things = {name: (Noting(name), torch.zeros(1)) for name in "abc"}
+    interleaved_latency(things, rounds=8, block=1.0)
+    rounds = ["".join(order[-3 * one - 3 : len(order) - 3 * one]) for one in range(8)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds), "in turns"
+    assert len(set(rounds)) > 2, "none is always behind the same other one"
 
 
 def test_threads_and_modes_come_back():
