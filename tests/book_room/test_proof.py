@@ -178,6 +178,22 @@ def test_one_function_draws_this_run_and_the_evidence(book_folder):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize("down", [False, True])
+def test_limits_that_were_set_for_one_panel_show_the_data_of_both(book_folder, down):
+    def draw(axes, numbers):
+        values = numbers["accuracy"]["SP"]
+        axes.plot(values, "o")
+        axes.set_ylim((max(values), 0) if down else (0, max(values)))
+
+    live = {"accuracy": {"SP": [5.0, 6.0]}}
+    figure = side_by_side(draw, live, found("02", "cifar10", book_folder))
+    for axes in figure.figure.axes:
+        ends = axes.get_ylim()
+        assert (ends[0] > ends[1]) == down
+        assert min(ends) <= 0
+        assert max(ends) > 6
+
+
 def test_without_evidence_there_is_one_panel():
     (axes,) = side_by_side(draw, MEASURED, None, height=2).figure.axes
     assert axes.get_title() == "this run"

@@ -160,4 +160,18 @@ def side_by_side(
         one.set_title(title)
     for one in axes[0, 1:]:
         one.set_ylabel("")
+    _show_all(axes[0])
     return closed(figure)
+
+
+def _show_all(panels: Sequence[Axes]) -> None:
+    """Widen the limits that panels share: each has set them for its own data, the last one for
+    all.
+    """
+    start, end = panels[0].get_ylim()
+    low, high = sorted((start, end))
+    lowest = min(one.dataLim.ymin for one in panels)
+    highest = max(one.dataLim.ymax for one in panels)
+    if len(panels) > 1 and (lowest < low or highest > high):
+        low, high = min(low, lowest), max(high, highest + 0.05 * (highest - lowest))
+        panels[0].set_ylim((low, high) if start < end else (high, low))
