@@ -63,8 +63,11 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     far: list[str] = []
     for name in common:
         both = now[name], then[name]
-        if name.startswith(TIMED):
-            found += [f"{name}: {word}"] if (word := _not_measured(*both)) else []
+        if now[name].shape != then[name].shape:
+            found.append(f"{name}: shape {now[name].shape} instead of {then[name].shape}")
+        elif name.startswith(TIMED):
+            if not np.isfinite(now[name]).all():
+                found.append(f"{name}: {_short(now[name])} instead of numbers")
         elif word := _difference(*both, same, CONFIDENCE):
             sure = same or _difference(*both, same, 1 - RARE / len(common))
             (found if sure else far).append(f"{name}: {word}")
@@ -110,17 +113,8 @@ def _accuracies_of_few_seeds(
     return found
 
 
-def _not_measured(now: np.ndarray, then: np.ndarray) -> str:
-    """What is wrong with a measurement that need not be the same, or an empty string."""
-    if now.shape != then.shape:
-        return f"shape {now.shape} instead of {then.shape}"
-    return "" if np.isfinite(now).all() else f"{_short(now)} instead of numbers"
-
-
 def _difference(now: np.ndarray, then: np.ndarray, same: bool, confidence: float) -> str:
-    """What is wrong with a measurement, or an empty string."""
-    if now.shape != then.shape:
-        return f"shape {now.shape} instead of {then.shape}"
+    """What is wrong with a measurement of the right shape, or an empty string."""
     if not np.issubdtype(then.dtype, np.floating):
         return "" if np.array_equal(now, then) else f"{now.tolist()} instead of {then.tolist()}"
     if same:
