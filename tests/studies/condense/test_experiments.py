@@ -192,15 +192,17 @@ def test_random_images_are_no_better_than_random_images():
 
 
 def test_networks_are_ranked_by_held_out_training_images(digits, quick, others, monkeypatch):
-    seen, real = [], method.rank_architectures
+    seen, seeds, real = [], {}, method.rank_architectures
 
     def rank(space, images, judged, how, **named):
         seen.append((images, judged, how))
+        seeds.setdefault(how == quick.searching_whole, set()).add(named["seed"])
         return real(space, images, judged, how, **named)
 
     monkeypatch.setattr(method, "rank_architectures", rank)
     found = study.rank_networks(digits, quick, 0)
     assert found == study.rank_networks(others, quick, 0), "test images had a say"
+    assert seeds[True].isdisjoint(seeds[False]), "early stopping is a part of the whole training"
     known = as_bytes(digits.x_train)
     for images, judged, _ in seen:
         aside = as_bytes(judged.x_test)

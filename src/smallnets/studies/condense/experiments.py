@@ -232,7 +232,8 @@ def rank_networks(
 
     Returns:
         "accuracies": proxy -> one number a network; proxies are methods of small sets, "early
-        stopping", which trains on the real images for as many steps, and "whole";
+        stopping", which trains on the real images for as many steps, and "whole", whose first
+        weights and batches are others than those of the proxies;
         "correlation" and "top": proxy -> Spearman's rank correlation with training on all images,
         over all networks and over the best ones; "chosen": proxy -> accuracy, on the same held-out
         images, of the network that it puts first, trained on all images.
@@ -250,20 +251,20 @@ def rank_networks(
     ways[WHOLE] = judged, settings.searching_whole
     rankings = {}
     for name, (images, how) in ways.items():
+        number = member_seed(seed, int(name == WHOLE))  # no proxy is a part of what it is judged by
         shown = method.training_set(images)
         file = kept_under(
             cache_dir, "ranking", images=shown.images, labels=shown.labels, data=judged.key,
-            how=how, space=settings.space, seed=seed,
+            how=how, space=settings.space, seed=number,
         )  # fmt: skip
 
         def one(
             spec: method.ConvNetSpec,
             images: method.Data = images,
             how: method.EvalSettings = how,
+            number: int = number,
         ) -> float:
-            made = method.rank_architectures(
-                [spec], images, judged, how, seed=member_seed(seed, 0), workers=1
-            )
+            made = method.rank_architectures([spec], images, judged, how, seed=number, workers=1)
             return float(made.accuracies[0])
 
         def ranked(one: Callable[[method.ConvNetSpec], float] = one) -> Arrays:
