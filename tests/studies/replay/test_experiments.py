@@ -17,7 +17,8 @@ ACCURACIES = {
     "diverged",
 }  # fmt: skip
 DESCRIBED = {
-    "confidence", "spread", "bn distance", "classes hit", "shipped variation", "true variation",
+    "confidence", "spread", "difference of pairs", "bn distance", "classes hit",
+    "shipped variation", "true variation",
 }  # fmt: skip
 LOOKED = {"before", "over time", "visibility", "lost", "correlation", "by similarity", "by class"}
 
@@ -74,6 +75,9 @@ def test_evidence_has_every_question_and_small_a_few():
     swept = set(study.swept_conditions(evidence))
     assert swept == {one.plain for one in core.values()}  # a rate for each that is compared
     assert not set(core) & set(study.further_conditions(evidence))
+    for method in ("mfgr", "noise_replay"):  # noise would spoil the running averages more
+        plain, frozen = core[f"near, {method}"], core[f"near, {method}, frozen BN"]
+        assert frozen == replace(plain, freeze_bn=True)
 
 
 def test_preparing_puts_what_was_asked_for_in_place():
@@ -321,9 +325,12 @@ def test_images_are_described_by_what_they_are(digits, quick, kept):
     assert set(found) == DESCRIBED
     assert found["shipped variation"] == pytest.approx(0, abs=1e-6)
     assert found["true variation"] == pytest.approx(1, abs=0.05)  # of four directions, two have 2
-    assert found["spread"] == 0
+    assert found["spread"] == found["difference of pairs"] == 0
     assert found["classes hit"] == pytest.approx(1 / len(quick.old))
     own = study.shown_images(digits, quick, 0, kept)["old"]
+    half = torch.arange(len(own) // 2)
+    apart = float(r.pair_diversity(own, indices=(half, half + len(half))))
+    assert study.describe(own, first, len(quick.old))["difference of pairs"] == -apart > 0
     with r.ClassifierTap(first) as tap, torch.no_grad():
         first(own)
         expected = float(r.bn_norm_loss(tap.inputs, tap.statistics))

@@ -141,9 +141,10 @@ def test_what_replay_does_to_knowledge_is_asked_at_the_rate_of_lwf(quick):
     settings = replace(quick, thorough=True)
     core = study.core_conditions(settings)
     even = {name: one for name, one in core.items() if name.endswith(", rate of lwf")}
-    assert set(even) == {
-        f"{name}, rate of lwf" for name in ("near, mfgr", "far, mfgr", "far, noise_replay")
-    }
+    both = [
+        f"{scene}, {method}" for scene in study.SCENARIOS for method in ("mfgr", "noise_replay")
+    ]
+    assert set(even) == {f"{name}, rate of lwf" for name in both}
     rates = {one.plain: number for number, one in enumerate(core.values(), start=1)}
     for name, one in even.items():
         scene, method, _ = name.split(", ")
@@ -177,7 +178,7 @@ def test_near_and_far_share_the_old_task_and_differ_in_the_new_one(digits, quick
     assert images.x_train.shape[1:] == digits.x_train.shape[1:]
     assert not as_bytes(images.x_train) & as_bytes(near.training[1].train.x_train)
     assert torch.equal(images.mean, near.training[0].train.mean)
-    assert images.class_names[6:] == ("brick", "grass", "gravel", "hubble")
+    assert images.class_names[6:] == ("brick", "grass", "china", "hubble")
     counts = [len(one.training[1].train.y_train) for one in (near, far)]
     assert counts[0] == pytest.approx(counts[1], abs=6)
 

@@ -232,10 +232,13 @@ def describe(images: Tensor, classifier: nn.Module, n_old: int) -> dict[str, flo
 
     Returns:
         "confidence", the mean of the largest probability; "spread", the standard deviation of a
-        pixel within a class (by largest probability); "bn distance", the BatchNorm loss; "classes
-        hit", the share of the classes that are an image's largest; "shipped variation", which
-        telescopes, and "true variation", the mean absolute difference of neighbours.
+        pixel within a class (by largest probability); "difference of pairs", the divergence that
+        the diversity term raises, of the first half of the images from the second; "bn distance",
+        the BatchNorm loss; "classes hit", the share of the classes that are an image's largest;
+        "shipped variation", which telescopes, and "true variation", the mean absolute difference of
+        neighbours.
     """
+    half = torch.arange(len(images) // 2)
     with r.ClassifierTap(classifier, norms=True) as tap, torch.no_grad():
         with measures.evaluating(classifier):
             probabilities = classifier(images)[:, :n_old].softmax(dim=1)
@@ -245,6 +248,7 @@ def describe(images: Tensor, classifier: nn.Module, n_old: int) -> dict[str, flo
     return {
         "confidence": float(largest.mean()),
         "spread": 0.0 if np.isnan(spread) else spread,
+        "difference of pairs": -float(r.pair_diversity(images, indices=(half, half + len(half)))),
         "bn distance": distance,
         "classes hit": len(classes.unique()) / n_old,
         "shipped variation": float(r.tv_loss(images, "telescoped")),

@@ -14,7 +14,8 @@ from smallnets.synthesize import replay as r
 
 NEAR, FAR = "near", "far"
 SCENARIOS = (NEAR, FAR)
-PHOTOGRAPHS = ("brick", "grass", "gravel", "hubble", "retina", "tissue", "coins", "flower")
+# Photographs that lie behind characters of training images, too, and behind those of no test image.
+PHOTOGRAPHS = ("brick", "grass", "china", "hubble", "retina", "tissue", "coins", "moon")
 PATCH = 32  # pixels of a photograph, shrunk or enlarged to the size of the images
 
 
