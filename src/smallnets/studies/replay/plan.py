@@ -21,7 +21,7 @@ EWC_STRENGTH, MAS_STRENGTH = 100.0, 0.1
 FOUND = (
     *(("near, finetune", 0.1), ("near, noise_replay", 0.3)),
     *(("near, real_replay", 1.0), ("near, joint", 1.0)),
-    *(("far, finetune", 0.1), ("far, noise_replay", 0.1)),
+    *(("far, finetune", 0.1), ("far, noise_replay", 0.03)),
     *(("far, real_replay", 1.0), ("far, joint", 0.3)),
 )
 
