@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smallnets.data import Augmentation, Dataset, load
+from smallnets.data.glyphs import BACKGROUNDS
 from smallnets.studies import replay as study
 from smallnets.studies.networks import build_network
 from smallnets.studies.replay import choosing, learners, scenarios
@@ -181,6 +182,11 @@ def test_near_and_far_share_the_old_task_and_differ_in_the_new_one(digits, quick
     assert images.class_names[6:] == ("brick", "grass", "china", "hubble")
     counts = [len(one.training[1].train.y_train) for one in (near, far)]
     assert counts[0] == pytest.approx(counts[1], abs=6)
+
+
+def test_a_network_that_learns_far_sees_nothing_that_lies_behind_old_test_images():
+    assert set(scenarios.PHOTOGRAPHS) <= set(BACKGROUNDS["train"])
+    assert set(scenarios.PHOTOGRAPHS).isdisjoint(BACKGROUNDS["test"])
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 12), (3, 20)])
