@@ -276,9 +276,8 @@ def test_the_best_rate_of_every_method_is_taken_and_others_are_as_settings_say(q
 
 
 def test_methods_that_hold_on_to_weights_may_learn_as_little_as_is_good(digits, quick, monkeypatch):
-    settings = replace(
-        quick, thorough=True, swept=("lwf", "ewc", "mas"), rates=(0.1, 0.3), lower=(0.001, 0.01)
-    )
+    swept = ("lwf", "ewc", "mas", "mfgr", "noise_replay")
+    settings = replace(quick, thorough=True, swept=swept, rates=(0.1, 0.3), lower=(0.001, 0.01))
     monkeypatch.setattr(choosing, "learn", lambda *given: given[4])
     monkeypatch.setattr(
         choosing.r, "evaluate", lambda rate, _: SimpleNamespace(total=1 - rate, total_aware=1.0)
@@ -290,6 +289,10 @@ def test_methods_that_hold_on_to_weights_may_learn_as_little_as_is_good(digits, 
             assert len(known) == count
     rates = study.best_rates(tried, settings)
     assert (rates["near, lwf"], rates["near, ewc"], rates["far, mas"]) == (0.1, 0.001, 0.001)
+    for method in ("mfgr", "noise_replay"):  # at the rates of others they diverge
+        frozen = study.Condition("near", method, freeze_bn=True)
+        assert study.rate_of(frozen, rates, settings) == 0.001
+        assert study.rate_of(replace(frozen, freeze_bn=False), rates, settings) == 0.1
     with pytest.raises(ValueError, match=r"lower must be between 0 and 0\.1; got 0\.2"):
         replace(settings, lower=(0.2,))
 

@@ -58,8 +58,8 @@ def judge(
 
 def candidates(condition: Condition, settings: Settings) -> tuple[float, ...]:
     """The rates that are tried for a condition, see `Settings.lower`."""
-    holds = r.METHODS[condition.method].penalty != "none"
-    return (*settings.lower, *settings.rates) if holds else settings.rates
+    careful = condition.freeze_bn or r.METHODS[condition.method].penalty != "none"
+    return (*settings.lower, *settings.rates) if careful else settings.rates
 
 
 def trial(name: str, rate: float) -> str:

@@ -44,10 +44,12 @@ class Condition:
 
     @property
     def plain(self) -> str:
-        """Name of the plain condition of the same scenario whose learning rate it has: that of its
-        own method, or of the one that it is to be like.
+        """Name of the condition of the same scenario whose learning rate it has: that of its own
+        method, or of the one that it is to be like. With BatchNorm's averages left alone a network
+        diverges at rates that suit it otherwise, so such a condition has a rate of its own.
         """
-        return f"{self.scenario}, {self.like or self.method}"
+        name = f"{self.scenario}, {self.like or self.method}"
+        return f"{name}, {FROZEN}" if self.freeze_bn else name
 
     @property
     def generates(self) -> bool:

@@ -39,9 +39,10 @@ class Settings(SizedSettings):
         held_share: share of every task's training images that is held out, by class: rates are
             chosen on them, and no network is trained on them.
         rates: candidates of the learning rate.
-        lower: further ones below them for methods that hold on to weights ("ewc", "mas"). With one
-            softmax over all classes their total may be best where they hardly learn, and the end
-            of the list must not decide what they are worth.
+        lower: further ones below them for methods that hold on to weights ("ewc", "mas"), and
+            where BatchNorm's averages are left alone. With one softmax over all classes the total
+            may be best where a network hardly learns, and without averages of its own it diverges
+            early; the end of the list must not decide what they are worth.
         swept: methods for which they are tried, and the number of seeds, `sweep_seeds`.
         chosen: name of a condition -> rate that an earlier sweep chose, for methods not in `swept`.
         thorough: whether conditions are run that only claims need.
