@@ -129,13 +129,12 @@ def test_words_for_truth_are_read_in_any_case():
 def test_run_passes_parameters_and_keeps_results(workplace):
     import json
 
-    done = smallnets(
-        "run", "2", "-p", "seeds=5", "--scale", "smoke", "--result", "r", cwd=workplace
-    )
+    given = ("-p", "seeds=5", "-p", "dataset=my own")
+    done = smallnets("run", "2", *given, "--scale", "smoke", "--result", "r", cwd=workplace)
     assert done.returncode == 0, done.stderr
     record = json.loads((workplace / "book" / "results" / "r.json").read_text(encoding="utf-8"))
     assert (record["seeds"], record["scale"]) == (5, "smoke")
-    assert record["command"] == "smallnets run 02 --scale smoke -p seeds=5"
+    assert record["command"] == "smallnets run 02 --scale smoke -p seeds=5 -p dataset='my own'"
     executed = nbformat.read(
         workplace / "runs" / "02_similarity_preserving" / "02_similarity_preserving.ipynb", 4
     )
@@ -216,6 +215,11 @@ def test_a_chapter_that_is_stored_again_keeps_what_was_said_before(workplace):
             ["run", "02", "--store", "--scale", "evidence", "-p", "seeds=3"],
             "must be one of dataset, flips, old_classes, speech, train, device, precision; got",
         ),
+        (
+            ["run", "02", "-p", "seeds=[1"],
+            "seeds must be a list such as [0, 1] or ['a', 'b']; got '[1'",
+        ),
+        (["run", "02", "-p", "seeds=(1)"], "seeds must be a list such as"),
         (["run", "02", "-p", "seeds"], "a parameter must be NAME=VALUE; got 'seeds'"),
         (["run", "02", "--store", "--scale", "smoke"], "--store keeps what the chapter's own"),
         (["run", "--chapters", "nowhere"], "no chapter found in nowhere"),
@@ -255,6 +259,9 @@ def test_data_lists_names_and_describes_a_set(tmp_path):
         ("a=0.5", 0.5),
         ("a=True", True),
         ("a=None", None),
+        ("a=[0, 8, 1]", [0, 8, 1]),
+        ("a=(0, 1)", [0, 1]),
+        ("a=['x', 'y']", ["x", "y"]),
         ("a=npz:x=y.npz", f"npz:{Path.cwd() / 'x=y.npz'}"),
         ("a=npz:/x/y.npz", "npz:/x/y.npz"),
     ],

@@ -1,6 +1,8 @@
 """The command line: a thin layer over papermill, which works on the chapters directly as well."""
 
+import ast
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -123,7 +125,9 @@ def run(
             notebook, Path(output_dir).resolve() / one.stem, {"scale": scale, **parameters}
         )
         click.echo(f"{one.number}: {time.monotonic() - began:.0f} s, {os.path.relpath(executed)}")
-        given = [f"-p {name}={shown(str(value))}" for name, value in parameters.items()]
+        given = [
+            f"-p {name}={shlex.quote(shown(str(value)))}" for name, value in parameters.items()
+        ]
         command = " ".join(["smallnets run", one.number, "--scale", scale, *given])
         facts = {"command": command, "commit": commit}
         if store and scale == "evidence":
@@ -235,7 +239,7 @@ def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:
 
 
 def parse_parameter(pair: str) -> tuple[str, Any]:
-    """NAME=VALUE, with the value as a number, truth value or None where it reads as one.
+    """NAME=VALUE, with the value as a number, truth value, None or list where it reads as one.
 
     A file in "npz:FILE" is looked for from here, not from the folder in which a chapter runs.
     """
@@ -246,6 +250,13 @@ def parse_parameter(pair: str) -> tuple[str, Any]:
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
     if value.startswith("npz:"):
         value = f"npz:{user_path(value.removeprefix('npz:')).absolute()}"
+    if value.startswith(("[", "(")):
+        try:
+            return name, list(ast.literal_eval(value))
+        except (ValueError, SyntaxError, TypeError):
+            raise ValueError(
+                f"{name} must be a list such as [0, 1] or ['a', 'b']; got {value!r}"
+            ) from None
     words = {"true": True, "false": False, "none": None}
     return name, words.get(value.lower(), _resolve_type(value))
 
