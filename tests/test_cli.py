@@ -264,6 +264,7 @@ def test_data_lists_names_and_describes_a_set(tmp_path):
         ("a=['x', 'y']", ["x", "y"]),
         ("a=npz:x=y.npz", f"npz:{Path.cwd() / 'x=y.npz'}"),
         ("a=npz:/x/y.npz", "npz:/x/y.npz"),
+        ("a=file:x.jpg", f"file:{Path.cwd() / 'x.jpg'}"),
     ],
 )
 def test_values_are_read_as_what_they_look_like(pair, value):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # What evidence may be asked for: the data, and how the machine counts.
 OF_DATA = ("dataset", "flips", "old_classes", "speech", "train", "device", "precision")
+OF_FILES = ("npz", "file")  # "npz:FILE": arrays, "file:FILE": a picture
 REFUSED = (
     "ValueError",
     "OSError",
@@ -241,15 +242,17 @@ def written_chapters(numbers: tuple[str, ...], folder: Path) -> list[Chapter]:
 def parse_parameter(pair: str) -> tuple[str, Any]:
     """NAME=VALUE, with the value as a number, truth value, None or list where it reads as one.
 
-    A file in "npz:FILE" is looked for from here, not from the folder in which a chapter runs.
+    A file in "npz:FILE" or "file:FILE" is looked for from here, not from the folder in which a
+    chapter runs.
     """
     from papermill.cli import _resolve_type
 
     name, equals, value = pair.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"a parameter must be NAME=VALUE; got {pair!r}")
-    if value.startswith("npz:"):
-        value = f"npz:{user_path(value.removeprefix('npz:')).absolute()}"
+    kind, colon, file = value.partition(":")
+    if colon and kind in OF_FILES:
+        value = f"{kind}:{user_path(file).absolute()}"
     if value.startswith(("[", "(")):
         try:
             return name, list(ast.literal_eval(value))
