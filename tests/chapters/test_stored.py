@@ -105,6 +105,15 @@ def test_parameters_are_one_tagged_cell_with_the_common_ones(cells):
     assert 'scale = "small"' in text_of(tagged)
 
 
+def test_commands_that_a_chapter_prints_give_parameters_that_it_has(cells):
+    (tagged,) = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    names = {target.id for node in ast.parse(text_of(tagged)).body for target in node.targets}
+    prose = "\n".join(text_of(cell) for cell in cells if cell["cell_type"] == "markdown")
+    given = re.findall(r"(?<=\s-p )\w+(?=[= ])", prose)
+    assert given
+    assert set(given) <= names
+
+
 def test_cells_are_short_tagged_as_agreed_and_define_no_class(cells):
     assert len({cell["id"] for cell in cells}) == len(cells)
     for cell in cells:
