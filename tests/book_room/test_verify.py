@@ -99,6 +99,37 @@ def test_trainings_of_one_seed_may_drift_and_may_not_all_be_worse():
     assert lines == ["accuracy/network 3: 0.5 apart"]
 
 
+def two(arithmetic, first, second):
+    """A record of two seeds, each with a teacher that all its networks have in common."""
+    made = few(arithmetic, first)
+    pairs = zip(first, second, strict=True)
+    accuracy = {f"network {place}": list(pair) for place, pair in enumerate(pairs)}
+    return {**made, "seeds": [0, 1], "measurements": {"accuracy": accuracy}}
+
+
+STEADY = [0.74, 0.72, 0.7, 0.3]
+
+
+def moved(values, by):
+    return [value + by for value in values]
+
+
+def test_means_of_two_seeds_may_be_as_far_apart_as_the_seeds_are():
+    apart, together = moved(STEADY, -0.09), moved(STEADY, 0.01)
+    stored = two(HERE, STEADY, apart)
+    assert problems(two(THERE, together, together), stored) == [], "0.055 apart, as seeds may be"
+    assert problems(two(HERE, STEADY, apart), two(THERE, together, together)) == []
+    lines = problems(two(THERE, together, together), two(HERE, moved(STEADY, -0.045), apart))
+    assert lines == ["accuracy: of few seeds, half are 0.078 or more apart"], "at 0.045"
+
+
+def test_seeds_that_disagree_do_not_excuse_a_network_that_fell_to_chance():
+    stored, chance = two(HERE, STEADY, STEADY), [0.1] * 4
+    lines = problems(two(THERE, STEADY, chance), stored)
+    assert lines == ["accuracy: of few seeds, half are 0.3 or more apart"]
+    assert len(problems(two(THERE, [np.nan] * 4, STEADY), stored)) == 5
+
+
 @pytest.mark.parametrize("arithmetic", [HERE, THERE])
 def test_counts_names_and_sizes_must_be_the_same_everywhere(arithmetic):
     fresh = record(arithmetic)
@@ -113,6 +144,22 @@ def test_counts_names_and_sizes_must_be_the_same_everywhere(arithmetic):
         "accuracy/alone was not measured",
         "bytes: 51755 instead of 51754",
         "lengths: [3, 11] instead of [3, 10]",
+    ]
+
+
+def test_what_is_counted_in_trained_networks_is_a_measurement():
+    stored, fresh = record(), record()
+    stored["measurements"]["classes named"] = {"chelsea": [8, 9, 8, 7], "blank": [1, 1, 1, 1]}
+    fresh["measurements"]["classes named"] = {"chelsea": [9, 8, 8, 8], "blank": [1, 1, 1, 1]}
+    assert problems(fresh, stored) == [
+        "classes named/chelsea: [9, 8, 8, 8] instead of [8, 9, 8, 7]"
+    ]
+    assert problems({**fresh, "arithmetic": THERE}, stored) == []
+    fresh["measurements"]["classes named"] = {"chelsea": [2, 1, 2, 2], "blank": [2, 2, 2, 2]}
+    lines = problems({**fresh, "arithmetic": THERE}, stored)
+    assert [line.split(":")[0] for line in lines] == [
+        "classes named/blank",
+        "classes named/chelsea",
     ]
 
 

@@ -5,7 +5,7 @@ another processor trainings drift apart, and what can be compared is what a chap
 means over seeds, within the spread of the seeds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import sqrt
 from typing import Any
 
@@ -16,6 +16,7 @@ CONFIDENCE = 0.999
 RARE = 0.001  # how often a record that is right may be doubted
 ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
 USUAL, FAR = 0.05, 0.2  # between accuracies, means of two trainings: half, and nine tenths
+WIDEST = 2.0  # how many times as much the seeds' own distance may allow
 TIMED = "timed "  # begins the names of measurements in which a clock has a part
 ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
 
@@ -37,16 +38,21 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
 
     Other settings of the study than the stored ones are a difference, whatever came of them.
     With the stored record's arithmetic every number must agree to rounding, seed by seed. With
-    another one, whole numbers must be the same, and where there are three seeds or more, the means
-    over seeds must agree within their pooled standard error times Student's t at 99.9 %. Of many
-    measurements some are further off by chance: as many as chance explains in all but one record
-    of a thousand are forgiven, unless they are so far off that one would be too many.
+    another one, whole numbers must be the same, unless there is one for every seed: what is
+    counted in trained networks is a measurement like any other. Where there are three seeds or
+    more, the means over seeds must agree within their pooled standard error times Student's t at
+    99.9 %. Of many measurements some are further off by chance: as many as chance explains in all
+    but one record of a thousand are forgiven, unless they are so far off that one would be too
+    many.
 
     A clock never says the same twice. What it had a part in, whose names begin with "timed", must
     have been measured, and be numbers.
 
     One or two seeds have no spread to speak of. Of the accuracies that have no more, half must be
-    within 5 points of the stored ones, and nine tenths within 20.
+    within 5 points of the stored ones, and nine tenths within 20. Networks of one seed often have
+    a teacher in common, and are all better or worse with it: where the two seeds of a record are
+    further apart than 5 points in half of the accuracies, both bounds are wider by that factor, but
+    never more than twice as wide.
     """
     asked, kept = (_what_was_asked(record) for record in (fresh, stored))
     differ = [name for name in kept.keys() | asked.keys() if asked.get(name) != kept.get(name)]
@@ -56,7 +62,7 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
             for name in sorted(differ)
         ]
     same = fresh.get("arithmetic") == stored.get("arithmetic")
-    now, then = (dict(flattened(record["measurements"])) for record in (fresh, stored))
+    now, then = (_by_name(record, whole=same) for record in (fresh, stored))
     found = [f"{name} is not in the stored record" for name in now.keys() - then.keys()]
     found += [f"{name} was not measured" for name in then.keys() - now.keys()]
     common = sorted(then.keys() & now.keys())
@@ -83,6 +89,17 @@ def _what_was_asked(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record.get(name) for name in ALIKE} | _settings(record.get("settings"))
 
 
+def _by_name(record: Mapping[str, Any], whole: bool) -> dict[str, np.ndarray]:
+    """Values of every measurement; if not `whole`, one whole number a seed as floats."""
+    found, seeds = dict(flattened(record["measurements"])), record.get("seeds") or ()
+    counted = [
+        name
+        for name, values in found.items()
+        if np.issubdtype(values.dtype, np.integer) and values.ndim and len(values) == len(seeds)
+    ]
+    return found if whole else found | {name: found[name].astype(float) for name in counted}
+
+
 def _settings(value: Any, name: str = "settings") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {name: value}
@@ -102,7 +119,9 @@ def _accuracies_of_few_seeds(
     if not apart:
         return []
     found = []
-    wider = {name: sqrt(2 / len(then[name])) for name in apart}  # of one training alone
+    own = max(_between_two_seeds(record, apart) for record in (now, then))
+    factor = min(max(1.0, own / USUAL), WIDEST)
+    wider = {name: factor * sqrt(2 / len(then[name])) for name in apart}  # of one training alone
     shares = {name: distance / wider[name] for name, distance in apart.items()}
     if not np.median(list(shares.values())) <= USUAL:  # not a number is far, too
         half = np.median(list(apart.values()))
@@ -111,6 +130,12 @@ def _accuracies_of_few_seeds(
     if len(far) > len(apart) / 10:
         found += [f"{name}: {distance:.2g} apart" for name, distance in far.items()]
     return found
+
+
+def _between_two_seeds(record: Mapping[str, np.ndarray], names: Iterable[str]) -> float:
+    """How far the two seeds of a record are apart in half of its accuracies; 0 of one seed."""
+    pairs = [record[name] for name in names if len(record[name]) == 2]
+    return float(np.median([np.abs(one - two).mean() for one, two in pairs])) if pairs else 0.0
 
 
 def _difference(now: np.ndarray, then: np.ndarray, same: bool, confidence: float) -> str:
