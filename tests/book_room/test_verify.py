@@ -163,6 +163,15 @@ def test_what_is_counted_in_trained_networks_is_a_measurement():
     ]
 
 
+def test_a_count_of_one_seed_is_compared_in_the_same_arithmetic_only():
+    stored, fresh = few(HERE, STEADY), few(HERE, STEADY)
+    for one, classes, size in ((stored, 8, 51754), (fresh, 9, 51755)):
+        one["measurements"] |= {"classes named": [classes], "bytes": size}
+    size = "bytes: 51755 instead of 51754"
+    assert problems(fresh, stored) == [size, "classes named: [9] instead of [8]"]
+    assert problems({**fresh, "arithmetic": THERE}, stored) == [size], "a size stays exact"
+
+
 @pytest.mark.parametrize("arithmetic", [HERE, THERE])
 def test_what_a_clock_said_must_be_there_and_need_not_be_the_same(arithmetic):
     stored, fresh = record(), record(arithmetic)

@@ -16,7 +16,7 @@ CONFIDENCE = 0.999
 RARE = 0.001  # how often a record that is right may be doubted
 ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
 USUAL, FAR = 0.05, 0.2  # between accuracies, means of two trainings: half, and nine tenths
-WIDEST = 2.0  # how many times as much the seeds' own distance may allow
+WIDEST = 2.0  # how many times as far, where the two seeds of a record are far apart
 TIMED = "timed "  # begins the names of measurements in which a clock has a part
 ALIKE = ("chapter", "dataset", "scale", "seeds", "parameters")
 
@@ -39,20 +39,20 @@ def problems(fresh: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     Other settings of the study than the stored ones are a difference, whatever came of them.
     With the stored record's arithmetic every number must agree to rounding, seed by seed. With
     another one, whole numbers must be the same, unless there is one for every seed: what is
-    counted in trained networks is a measurement like any other. Where there are three seeds or
-    more, the means over seeds must agree within their pooled standard error times Student's t at
-    99.9 %. Of many measurements some are further off by chance: as many as chance explains in all
-    but one record of a thousand are forgiven, unless they are so far off that one would be too
-    many.
+    counted in trained networks is a measurement like any other, and not compared if there are
+    fewer than three seeds. Where there are three or more, the means over seeds must agree within
+    their pooled standard error times Student's t at 99.9 %. Of many measurements some are further
+    off by chance: as many as chance explains in all but one record of a thousand are forgiven,
+    unless they are so far off that one would be too many.
 
     A clock never says the same twice. What it had a part in, whose names begin with "timed", must
     have been measured, and be numbers.
 
     One or two seeds have no spread to speak of. Of the accuracies that have no more, half must be
     within 5 points of the stored ones, and nine tenths within 20. Networks of one seed often have
-    a teacher in common, and are all better or worse with it: where the two seeds of a record are
-    further apart than 5 points in half of the accuracies, both bounds are wider by that factor, but
-    never more than twice as wide.
+    a teacher in common, and are all better or worse with it: if the two seeds of a record differ
+    by more than 5 points in half of the accuracies, both bounds grow in proportion, at most to
+    twice their size.
     """
     asked, kept = (_what_was_asked(record) for record in (fresh, stored))
     differ = [name for name in kept.keys() | asked.keys() if asked.get(name) != kept.get(name)]
@@ -92,12 +92,14 @@ def _what_was_asked(record: Mapping[str, Any]) -> dict[str, Any]:
 def _by_name(record: Mapping[str, Any], whole: bool) -> dict[str, np.ndarray]:
     """Values of every measurement; if not `whole`, one whole number a seed as floats."""
     found, seeds = dict(flattened(record["measurements"])), record.get("seeds") or ()
-    counted = [
-        name
+    if whole:
+        return found
+    return {
+        name: values.astype(float)
+        if np.issubdtype(values.dtype, np.integer) and values.shape[:1] == (len(seeds),)
+        else values
         for name, values in found.items()
-        if np.issubdtype(values.dtype, np.integer) and values.ndim and len(values) == len(seeds)
-    ]
-    return found if whole else found | {name: found[name].astype(float) for name in counted}
+    }
 
 
 def _settings(value: Any, name: str = "settings") -> dict[str, Any]:
